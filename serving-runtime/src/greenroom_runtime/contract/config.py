@@ -1,0 +1,83 @@
+"""What a serving pod is started with: immutable, mounted from a hash-named ConfigMap."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from greenroom_runtime.contract import names
+from greenroom_runtime.contract.canonical import canonical_json, content_hash
+
+SCHEMA_VERSION = 1
+
+
+class ConfigModel(BaseModel):
+    """Base of the configuration's parts: frozen, and tolerant of fields of a newer operator."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+
+class Limits(ConfigModel):
+    """Bounds on what one request may ask for."""
+
+    body_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
+    """Largest request body in bytes; a larger one is a 413."""
+    batch_rows: int = Field(default=10_000, gt=0)
+    """Most rows of one ``/predict/batch``; more is a 413."""
+    concurrency: int = Field(default=256, gt=0)
+    """Requests worked on at once; more is a 429."""
+
+
+class Proof(ConfigModel):
+    """How a version is proven before it may answer."""
+
+    golden: Literal["Optional", "Required"] = "Optional"
+    """``Required`` refuses a bundle without golden samples."""
+    trial_seconds: float = Field(default=300.0, gt=0)
+    """How long the trial process may take before it is killed and the version is Failed."""
+    memory_limit_bytes: int | None = Field(default=None, gt=0)
+    """The container's memory limit; None where there is none, and then no version is refused for its size."""
+
+
+class RuntimeConfig(ConfigModel):
+    """The whole configuration of one serving process."""
+
+    schema_version: int = SCHEMA_VERSION
+    """Raised when an older runtime must refuse the document."""
+    name: str
+    """The model's name, as in ``/v2/models/{name}``; the ModelDeployment's own."""
+    namespace: str = "default"
+    source_uri: str
+    """Holds one directory a version: ``s3://bucket/prefix``, ``file:///path``."""
+    models_dir: str = names.MODELS_DIR
+    flags_path: str = f"{names.FLAGS_DIR}/{names.FLAGS_FILE}"
+    host: str = "0.0.0.0"  # noqa: S104 a pod serves its cluster; `greenroom serve` sets 127.0.0.1
+    http_port: int = Field(default=names.HTTP_PORT, ge=0, le=65535)
+    admin_port: int = Field(default=names.ADMIN_PORT, ge=0, le=65535)
+    drain_seconds: float = Field(default=5.0, ge=0)
+    """How long after SIGTERM the process goes on answering, with ``Connection: close``."""
+    limits: Limits = Limits()
+    proof: Proof = Proof()
+
+    def to_json(self) -> str:
+        """Return the canonical text that goes into the ConfigMap."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def content_hash(self) -> str:
+        """Return the ten hexadecimal digits that name this configuration's ConfigMap."""
+        return content_hash(self.model_dump(mode="json"))
+
+
+class UnsupportedConfigError(ValueError):
+    """The configuration was written for a newer runtime."""
+
+
+def parse_config(text: str) -> RuntimeConfig:
+    """Read a configuration; UnsupportedConfigError for a newer schema, ValueError for a malformed one."""
+    config = RuntimeConfig.model_validate_json(text)
+    if config.schema_version > SCHEMA_VERSION:
+        message = (
+            f"the configuration has schema version {config.schema_version}, this runtime reads up to "
+            f"{SCHEMA_VERSION}: use a runtime image of the operator's release"
+        )
+        raise UnsupportedConfigError(message)
+    return config

@@ -1,0 +1,47 @@
+"""Ports, paths, headers, labels and environment variables that both sides spell alike."""
+
+from typing import Final
+
+GROUP: Final = "greenroom.dev"
+
+HTTP_PORT: Final = 8080
+ADMIN_PORT: Final = 8081
+"""Cluster-internal: health, metrics and the report. Never behind the public Service."""
+
+CONFIG_DIR: Final = "/etc/greenroom/config"
+CONFIG_FILE: Final = "config.json"
+FLAGS_DIR: Final = "/etc/greenroom/flags"
+"""A directory mount, never a ``subPath``: kubelet does not refresh those."""
+FLAGS_FILE: Final = "flags.json"
+MODELS_DIR: Final = "/var/lib/greenroom/models"
+"""The pod's own bundle store: one directory a version, and the alias symlinks."""
+
+STARTUP_PATH: Final = "/health/startup"
+LIVE_PATH: Final = "/health/live"
+READY_PATH: Final = "/health/ready"
+REPORT_PATH: Final = "/report"
+METRICS_PATH: Final = "/metrics"
+
+HEADER_REQUEST_ID: Final = "X-Request-Id"
+HEADER_VERSION: Final = "X-Model-Version"
+HEADER_REASON: Final = "X-Version-Reason"
+
+LABEL_DEPLOYMENT: Final = f"{GROUP}/deployment"
+"""On every child and pod: the name of the ModelDeployment that it belongs to."""
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "greenroom"
+
+ANNOTATION_FLAGS_REVISION: Final = f"{GROUP}/flags-revision"
+"""On pods: the flag store's revision. Touching it makes kubelet refresh the volume at once."""
+ANNOTATION_RECONCILE: Final = f"{GROUP}/reconcile"
+ANNOTATION_ACTION: Final = f"{GROUP}/action"
+
+ENV_POD_NAME: Final = "GREENROOM_POD_NAME"
+SERVING_CONTAINER: Final = "serving"
+
+ALIAS_PRODUCTION: Final = "production"
+ALIAS_PREVIOUS: Final = "previous"
+
+VERSION_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"
+"""A DNS label, or several joined by dots: ``v2``, ``2026.11.3``. At most 63 characters."""
+VERSION_MAX_LENGTH: Final = 63

@@ -1,0 +1,102 @@
+"""What a pod tells the operator: ``GET /report`` on the admin port, at most 64 KiB."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+MAX_BYTES = 64 * 1024
+
+
+class ReportModel(BaseModel):
+    """Base of the report's parts: frozen; a newer runtime's fields are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+
+class VersionState(StrEnum):
+    """Where a pod is with one version."""
+
+    PENDING = "Pending"
+    """Known, not begun: another version is being prepared, or another pod goes first."""
+    FETCHING = "Fetching"
+    """Its files are on their way; a source that does not answer keeps it here, with a message."""
+    PROVING = "Proving"
+    """A trial process loads it, warms it and replays its golden samples."""
+    LOADING = "Loading"
+    """Proven; the serving process loads it."""
+    READY = "Ready"
+    FAILED = "Failed"
+    """Not tried again until it has left the resident versions once."""
+
+
+class FailureReason(StrEnum):
+    """Why a version is Failed."""
+
+    NO_SUCH_VERSION = "NoSuchVersion"
+    INVALID_BUNDLE = "InvalidBundle"
+    DIGEST_MISMATCH = "DigestMismatch"
+    DIGEST_CHANGED = "DigestChanged"
+    """Its bundle is not the one that was pinned under this name."""
+    NOT_LOADABLE = "NotLoadable"
+    GOLDEN_MISMATCH = "GoldenMismatch"
+    GOLDEN_ABSENT = "GoldenAbsent"
+    CRASHED = "Crashed"
+    """Its trial process died, or the serving process did while it was loading it."""
+    TRIAL_TIMEOUT = "TrialTimeout"
+    OUT_OF_MEMORY = "OutOfMemory"
+    NO_SPACE = "NoSpace"
+
+
+class Failure(ReportModel):
+    """One failed version, told so that a person can act on it."""
+
+    reason: FailureReason
+    message: str = Field(max_length=2048)
+    """What was expected, what was found, and the remedy where there is one."""
+    file: str = Field(default="", max_length=256)
+    sample: int | None = None
+    """Zero-based line of ``golden.jsonl``."""
+    expected: str = Field(default="", max_length=512)
+    found: str = Field(default="", max_length=512)
+
+
+class VersionReport(ReportModel):
+    """One version in one pod."""
+
+    name: str = Field(max_length=63)
+    state: VersionState
+    message: str = Field(default="", max_length=2048)
+    """What it waits for, while it is not Ready."""
+    digest: str = Field(default="", max_length=71)
+    """``sha256:…`` of its ``bundle.json``; empty until it is fetched."""
+    golden: str = Field(default="", max_length=16)
+    """``Passed`` or ``Absent``; empty until it is proven."""
+    memory_bytes: int = Field(default=0, ge=0)
+    """Measured in the trial."""
+    failure: Failure | None = None
+
+
+class PodReport(ReportModel):
+    """The state of one serving process, as it sees itself."""
+
+    schema_version: int = SCHEMA_VERSION
+    pod: str = Field(max_length=253)
+    model: str = Field(max_length=63)
+    revision: str = Field(default="", max_length=64)
+    """The flag store's revision that it obeys; empty before the first."""
+    production: str = Field(default="", max_length=63)
+    """The version that answers as production now; empty while there is none."""
+    ready: bool = False
+    draining: bool = False
+    flags_error: str = Field(default="", max_length=2048)
+    """Why the newest flag document was refused; empty when it is obeyed."""
+    versions: tuple[VersionReport, ...] = Field(default=(), max_length=64)
+    requests: int = Field(default=0, ge=0)
+    """Prediction requests answered since the process started, errors included."""
+    errors: int = Field(default=0, ge=0)
+    """Those answered with a 5xx."""
+
+    def version(self, name: str) -> VersionReport | None:
+        """Return what it says of one version, None when it says nothing."""
+        return next((version for version in self.versions if version.name == name), None)
