@@ -33,6 +33,8 @@ class FlagStore:
     """The version that the alias ``production`` points at."""
     resident: tuple[str, ...]
     """The versions that a pod should hold; production is always among them. Order has no meaning."""
+    previous: str = ""
+    """What ``production`` was before the last promotion, for an instant way back; empty where there is none."""
     digests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The pinned ``sha256:…`` of a version's ``bundle.json``; a version without one is not pinned yet."""
     first: str = ""
@@ -76,6 +78,7 @@ def _document(store: FlagStore) -> dict[str, Any]:
             "resident": ",".join(sorted(set(store.resident))),
             "digests": ",".join(f"{version}={digest}" for version, digest in sorted(store.digests.items())),
             "first": store.first,
+            "previous": store.previous,
         },
     }
 
@@ -108,6 +111,7 @@ class _Metadata(_Part):
     resident: str
     digests: str = ""
     first: str = ""
+    previous: str = ""
 
 
 class _Document(_Part):
@@ -134,6 +138,7 @@ def parse_flags(text: str | bytes) -> FlagStore:
         resident=tuple(filter(None, metadata.resident.split(","))),
         digests=MappingProxyType(_parse_digests(metadata.digests)),
         first=metadata.first,
+        previous=metadata.previous,
     )
     if metadata.revision and metadata.revision != store.revision:
         message = f"metadata.revision is {metadata.revision!r}, but the content's is {store.revision!r}"
