@@ -1,0 +1,3 @@
+module greenroom.dev/e2e/pause
+
+go 1.24

