@@ -8,23 +8,11 @@ may be a write ahead of the other after a crash, and the next pass goes on from 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from types import MappingProxyType
 
+from greenroom_operator.api.modeldeployment import PromotionState
 from greenroom_runtime.contract.flags import FlagStore
 from greenroom_runtime.contract.report import Failure, PodReport, VersionReport, VersionState
-
-
-class PromotionState(StrEnum):
-    """How far ``spec.version`` is from being production."""
-
-    PREPARING = "Preparing"
-    """Pods fetch and prove it; production has not changed."""
-    COMMITTING = "Committing"
-    """It is production in the flag store; not every pod has switched yet."""
-    COMPLETE = "Complete"
-    REFUSED = "Refused"
-    """It did not pass, or not in time; production has not changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +138,9 @@ def _settle(world: PromotionInput, flags: FlagStore) -> PromotionPlan:
     return PromotionPlan(flags=settled, promotion=promotion)
 
 
-def _advance(world: PromotionInput, flags: FlagStore, promotion: Promotion, *, now: datetime) -> PromotionPlan:
+def _advance(
+    world: PromotionInput, flags: FlagStore, promotion: Promotion, *, now: datetime
+) -> PromotionPlan:
     """Git asks for another production than the pods have."""
     if promotion.state is PromotionState.REFUSED:
         return PromotionPlan(flags=_without(flags, world.target), promotion=promotion)

@@ -1,0 +1,25 @@
+"""Pure builders, one for each kind of child."""
+
+from typing import Any
+
+from greenroom_operator.api.modeldeployment import ModelDeployment
+from greenroom_operator.resources.config import build_config
+from greenroom_operator.resources.deployment import build_deployment
+from greenroom_operator.resources.flags import build_flags
+from greenroom_operator.resources.service import build_service
+from greenroom_operator.resources.serviceaccount import build_service_account
+from greenroom_runtime.contract.flags import FlagStore
+
+
+def build_children(
+    deployment: ModelDeployment, *, flags: FlagStore, default_image: str
+) -> list[dict[str, Any]]:
+    """Return every child that the spec and the flag store ask for, in the order of their application."""
+    account = [] if deployment.spec.service_account_name else [build_service_account(deployment)]
+    return [
+        *account,
+        build_config(deployment),
+        build_flags(deployment, flags=flags),
+        build_service(deployment),
+        build_deployment(deployment, default_image=default_image),
+    ]

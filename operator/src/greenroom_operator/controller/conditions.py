@@ -1,0 +1,223 @@
+"""The truth table: what each situation means for the conditions.
+
+Conditions follow the Kubernetes API conventions; ``Reconciling`` and ``Stalled`` follow kstatus and are
+present only while true.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from greenroom_operator.api.fields import Condition, ConditionStatus
+from greenroom_operator.api.times import format_timestamp
+
+
+class ConditionType(StrEnum):
+    """The conditions of a ModelDeployment."""
+
+    READY = "Ready"
+    PROGRESSING = "Progressing"
+    DEGRADED = "Degraded"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+
+
+class Reason(StrEnum):
+    """Every reason that a condition or an event may have."""
+
+    NOT_OBSERVED = "NotObserved"
+    PODS_STARTING = "PodsStarting"
+    VERIFICATION_FAILED = "VerificationFailed"
+    SERVING = "Serving"
+    COMPLETE = "Complete"
+    PROMOTING = "Promoting"
+    UPDATING = "Updating"
+    PARTLY_AVAILABLE = "PartlyAvailable"
+    RECONCILE_DISABLED = "ReconcileDisabled"
+    SCALED_TO_ZERO = "ScaledToZero"
+    NOT_REPORTING = "NotReporting"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    NAME_CONFLICT = "NameConflict"
+    INVALID_SPEC = "InvalidSpec"
+    PROMOTED = "Promoted"
+
+
+class Situation(StrEnum):
+    """A row of the truth table."""
+
+    PODS_STARTING = "first pods start"
+    FIRST_VERSION_REFUSED = "the first version is refused"
+    STEADY = "steady"
+    PROMOTING = "preparing or committing a promotion"
+    UPDATING = "pods are being replaced, enough serve"
+    UPDATE_STALLED = "pods are being replaced and the new ones do not serve in time"
+    PROMOTION_REFUSED = "promotion refused, old version serves"
+    DISABLED = "reconcile: disabled"
+    PARTLY_AVAILABLE = "some pods down, enough serve"
+    SCALED_TO_ZERO = "scaled to zero on purpose"
+    NOT_REPORTING = "pods serve, but do not report to the operator"
+    DEADLINE_EXCEEDED = "nothing serves past the deadline"
+    NAME_CONFLICT = "a child's name is taken by something that is not ours"
+    INVALID_SPEC = "spec invalid in a way CEL cannot see"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What a situation makes of each condition; None keeps what was there."""
+
+    reason: Reason
+    ready: bool | None
+    progressing: bool | None
+    degraded: bool
+    reconciling: bool = False
+    stalled: bool = False
+    ready_reason: Reason | None = None
+    """Where it is not the row's."""
+    progressing_reason: Reason | None = None
+    """Where it is not the row's."""
+
+
+TRUTH_TABLE: Final[dict[Situation, Row]] = {
+    Situation.PODS_STARTING: Row(
+        reason=Reason.PODS_STARTING, ready=False, progressing=True, degraded=False, reconciling=True
+    ),
+    Situation.FIRST_VERSION_REFUSED: Row(
+        reason=Reason.VERIFICATION_FAILED, ready=False, progressing=False, degraded=True, stalled=True
+    ),
+    Situation.STEADY: Row(
+        reason=Reason.SERVING,
+        ready=True,
+        progressing=False,
+        degraded=False,
+        progressing_reason=Reason.COMPLETE,
+    ),
+    Situation.PROMOTING: Row(
+        reason=Reason.PROMOTING,
+        ready=True,
+        progressing=True,
+        degraded=False,
+        reconciling=True,
+        ready_reason=Reason.SERVING,
+    ),
+    Situation.UPDATING: Row(
+        reason=Reason.UPDATING,
+        ready=True,
+        progressing=True,
+        degraded=False,
+        reconciling=True,
+        ready_reason=Reason.SERVING,
+    ),
+    Situation.UPDATE_STALLED: Row(
+        reason=Reason.PROGRESS_DEADLINE_EXCEEDED,
+        ready=True,
+        progressing=False,
+        degraded=True,
+        stalled=True,
+        ready_reason=Reason.SERVING,
+    ),
+    Situation.PROMOTION_REFUSED: Row(
+        reason=Reason.VERIFICATION_FAILED,
+        ready=True,
+        progressing=False,
+        degraded=True,
+        stalled=True,
+        ready_reason=Reason.SERVING,
+    ),
+    Situation.DISABLED: Row(
+        reason=Reason.RECONCILE_DISABLED, ready=None, progressing=False, degraded=False
+    ),
+    Situation.PARTLY_AVAILABLE: Row(
+        reason=Reason.PARTLY_AVAILABLE, ready=True, progressing=True, degraded=False, reconciling=True
+    ),
+    Situation.SCALED_TO_ZERO: Row(
+        reason=Reason.SCALED_TO_ZERO, ready=False, progressing=False, degraded=False
+    ),
+    Situation.NOT_REPORTING: Row(
+        reason=Reason.NOT_REPORTING, ready=True, progressing=None, degraded=True
+    ),
+    Situation.DEADLINE_EXCEEDED: Row(
+        reason=Reason.PROGRESS_DEADLINE_EXCEEDED, ready=False, progressing=False, degraded=True, stalled=True
+    ),
+    Situation.NAME_CONFLICT: Row(
+        reason=Reason.NAME_CONFLICT, ready=None, progressing=False, degraded=True, stalled=True
+    ),
+    Situation.INVALID_SPEC: Row(
+        reason=Reason.INVALID_SPEC, ready=None, progressing=False, degraded=True, stalled=True
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The situation, and what to tell about it."""
+
+    situation: Situation
+    message: str
+    reason: Reason | None = None
+    """Sharper than the row's where known."""
+
+
+def build_conditions(
+    verdict: Verdict, *, before: Sequence[Condition], generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """Return the conditions of a situation; a time of transition moves only with the status."""
+    row = TRUTH_TABLE[verdict.situation]
+    known = {condition.type: condition for condition in before}
+    wanted: list[tuple[ConditionType, bool | None, Reason]] = [
+        (ConditionType.READY, row.ready, row.ready_reason or row.reason),
+        (ConditionType.PROGRESSING, row.progressing, row.progressing_reason or row.reason),
+        (ConditionType.DEGRADED, row.degraded, row.reason),
+    ]
+    if row.reconciling:
+        wanted.append((ConditionType.RECONCILING, True, row.reason))
+    if row.stalled:
+        wanted.append((ConditionType.STALLED, True, row.reason))
+    return tuple(
+        _build_condition(
+            name,
+            value=value,
+            reason=reason,
+            message=verdict.message,
+            before=known.get(name),
+            generation=generation,
+            now=now,
+        )
+        for name, value, reason in wanted
+    )
+
+
+def _build_condition(
+    name: ConditionType,
+    *,
+    value: bool | None,
+    reason: Reason,
+    message: str,
+    before: Condition | None,
+    generation: int,
+    now: datetime,
+) -> Condition:
+    if value is None:  # keep what was there; what never was is unknown
+        status = before.status if before else ConditionStatus.UNKNOWN
+        reason_text = before.reason if before else Reason.NOT_OBSERVED.value
+        message = before.message if before else message
+    else:
+        status = ConditionStatus.TRUE if value else ConditionStatus.FALSE
+        reason_text = reason.value
+    unchanged = before is not None and before.status == status
+    return Condition(
+        type=name.value,
+        status=status,
+        observed_generation=generation,
+        last_transition_time=before.last_transition_time
+        if unchanged and before
+        else format_timestamp(now),
+        reason=reason_text,
+        message=message,
+    )
+
+
+def find_condition(conditions: Sequence[Condition], name: ConditionType) -> Condition | None:
+    """Return one condition, None where it is not there."""
+    return next((condition for condition in conditions if condition.type == name.value), None)
