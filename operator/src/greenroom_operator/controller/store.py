@@ -12,7 +12,6 @@ from greenroom_operator.kinds import MODEL_DEPLOYMENT, POD, Key, key_of
 Body = dict[str, Any]
 
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-_NOTHING: Final[Body] = {}
 
 
 class _Place(NamedTuple):
@@ -23,9 +22,12 @@ class _Place(NamedTuple):
 class Store:
     """The newest known state of each object, by resource version, whoever tells of it first.
 
-    A watch, a list of our own and the answer to our own write may arrive in any order. What is older than what is
-    known is ignored, that of an object known to be deleted included. Resource versions are compared as
+    A watch, a list of our own and the answer to our own write may arrive in any order. What is older than
+    what is known is ignored, that of an object known to be deleted included. Resource versions are compared as
     integers: they are etcd's revisions, and comparable across kinds and incarnations.
+
+    Whatever observes returns the keys that are concerned, the former owner of a relabelled object included;
+    none when it told nothing new.
     """
 
     def __init__(self) -> None:
@@ -34,40 +36,39 @@ class Store:
         self._deleted: dict[str, dict[_Place, int]] = defaultdict(dict)
         self._listed: dict[str, int] = {}
 
-    def put(self, kind: str, body: Mapping[str, Any]) -> bool:
-        """Observe an object; False when it says nothing new.
+    def put(self, kind: str, body: Mapping[str, Any]) -> set[Key]:
+        """Observe an object as it is.
 
         ``metadata.managedFields`` and kubectl's copy of the object are not kept: they can dominate memory.
         """
         place, version = _place(body), _version(body)
         if version <= max(self._version_at(kind, place), self._deleted[kind].get(place, 0)):
-            return False
-        self._deleted[kind].pop(place, None)
-        self._forget(kind, place)
+            return set()
+        touched = self._forget(kind, place)
         stored = _slim(kind, body)
+        owner = key_of(stored)
+        if owner is None:
+            self._deleted[kind][place] = version
+            return touched
+        self._deleted[kind].pop(place, None)
         self._objects[kind][place] = stored
-        if (owner := key_of(stored)) is not None:
-            self._owned[owner][kind, place] = stored
-        return True
+        self._owned[owner][kind, place] = stored
+        return touched | {owner}
 
-    def remove(self, kind: str, body: Mapping[str, Any]) -> bool:
-        """Observe that an object is gone; False when a newer one of its name is known, or nothing was."""
+    def remove(self, kind: str, body: Mapping[str, Any]) -> set[Key]:
+        """Observe that an object is gone, or out of the watch's selection."""
         place, version = _place(body), _version(body)
-        known = self._version_at(kind, place)
-        if known > version:
-            return False
+        if self._version_at(kind, place) > version:
+            return set()
         self._deleted[kind][place] = max(version, self._deleted[kind].get(place, 0))
-        self._forget(kind, place)
-        return known > 0
+        return self._forget(kind, place)
 
-    def absent(self, kind: str, namespace: str, name: str) -> bool:
-        """Observe that a read found nothing under a name; False when nothing was known."""
+    def absent(self, kind: str, namespace: str, name: str) -> set[Key]:
+        """Observe that a read found nothing under a name."""
         place = _Place(namespace, name)
-        known = self._version_at(kind, place)
-        if known:
+        if known := self._version_at(kind, place):
             self._deleted[kind][place] = known
-            self._forget(kind, place)
-        return known > 0
+        return self._forget(kind, place)
 
     def relist(
         self,
@@ -79,19 +80,20 @@ class Store:
     ) -> set[Key]:
         """Observe a complete list of a kind (in one namespace, if given), made at ``resource_version``.
 
-        Objects that are known but not in the list, and not newer than it, are gone: a watch that was cut tells
-        nobody of those. Returns the keys of all that changed.
+        Objects that are known but not in the list, and not newer than it, are gone: a watch that was cut
+        tells nobody of those.
         """
-        touched = {key_of(body) for body in items if self.put(kind, body)}
+        touched: set[Key] = set()
+        for body in items:
+            touched |= self.put(kind, body)
         listed, present = int(resource_version), {_place(body) for body in items}
         for place, known in list(self._objects[kind].items()):
             elsewhere = namespace is not None and place.namespace != namespace
             if not elsewhere and place not in present and _version(known) <= listed:
-                touched.add(key_of(known))
-                self._forget(kind, place)
+                touched |= self._forget(kind, place)
                 self._deleted[kind][place] = listed
         self._bury(kind, listed)
-        return touched - {None}  # type: ignore[return-value]
+        return touched
 
     def deployment(self, key: Key) -> Body | None:
         """Return the ModelDeployment itself, None when there is none."""
@@ -103,28 +105,31 @@ class Store:
 
     def children(self, key: Key) -> list[Body]:
         """Return what is labelled to belong to a ModelDeployment, pods aside, in no particular order."""
-        owned = self._owned.get(key, _NOTHING)
-        return [body for (kind, _), body in owned.items() if kind not in (MODEL_DEPLOYMENT.name, POD.name)]
+        return [body for body in self._owned_by(key) if body["kind"] not in (MODEL_DEPLOYMENT.name, POD.name)]
 
     def pods(self, key: Key) -> list[Body]:
         """Return the pods that are labelled to belong to a ModelDeployment, in no particular order."""
-        return [body for (kind, _), body in self._owned.get(key, _NOTHING).items() if kind == POD.name]
+        return [body for body in self._owned_by(key) if body["kind"] == POD.name]
 
     def keys(self) -> set[Key]:
         """Return every ModelDeployment there is."""
         return {Key(*place) for place in self._objects[MODEL_DEPLOYMENT.name]}
 
+    def _owned_by(self, key: Key) -> list[Body]:
+        return list(self._owned[key].values()) if key in self._owned else []
+
     def _version_at(self, kind: str, place: _Place) -> int:
         known = self._objects[kind].get(place)
         return _version(known) if known is not None else 0
 
-    def _forget(self, kind: str, place: _Place) -> None:
+    def _forget(self, kind: str, place: _Place) -> set[Key]:
         known = self._objects[kind].pop(place, None)
         if known is None or (owner := key_of(known)) is None:
-            return
-        self._owned[owner].pop((kind, place), None)
+            return set()
+        del self._owned[owner][kind, place]
         if not self._owned[owner]:
             del self._owned[owner]
+        return {owner}
 
     def _bury(self, kind: str, listed: int) -> None:
         """Forget deletions older than the list before this one: no answer is still on its way from then."""

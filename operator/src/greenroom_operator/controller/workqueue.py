@@ -10,9 +10,9 @@ K = TypeVar("K", bound=Hashable)
 class WorkQueue(Generic[K]):
     """Each key at most once in the queue, never with two workers, and never lost.
 
-    A key that is added while a worker has it runs again afterwards. ``add_after`` keeps the earliest time per key.
-    ``retry`` delays by ``base`` seconds, doubled with every failure in a row up to ``cap``, and shortened by up to
-    half at random, so that keys which failed together do not come back together.
+    A key that is added while a worker has it runs again afterwards. ``add_after`` keeps the earliest time
+    per key. ``retry`` delays by ``base`` seconds, doubled with every failure in a row up to ``cap``, and
+    shortened by up to half at random: keys that failed together do not come back together.
     """
 
     def __init__(self, *, random: Callable[[], float], base: float = 0.25, cap: float = 120.0) -> None:
