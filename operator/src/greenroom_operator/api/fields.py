@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
-from greenroom_operator.api.base import ApiModel, Rule, atomic_list, kubernetes_type, rules
+from greenroom_operator.api.base import ApiModel, Rule, atomic_list, kubernetes_type, list_map, rules
 from greenroom_operator.api.times import DURATION_PATTERN
 from greenroom_runtime.contract import names
 
@@ -48,10 +48,6 @@ _KEYS_NOT_RESERVED = Rule(
     f"!self.exists(k, {_reserved('k')})",
     f"keys under {', '.join(RESERVED_POD_PREFIXES)} and {', '.join(RESERVED_POD_KEYS)} are set by Greenroom "
     "and by Argo CD: use your own prefix, such as example.com/team",
-    message_expression=(
-        f"'reserved: ' + self.filter(k, {_reserved('k')}).join(', ') + "
-        "'; these keys are set by Greenroom and by Argo CD: use your own prefix, such as example.com/team'"
-    ),
 )
 
 LabelValue = Annotated[str, Field(max_length=63)]
@@ -123,7 +119,7 @@ Tolerations = Annotated[
 TopologySpreadConstraints = Annotated[
     tuple[Annotated[dict[str, Any], kubernetes_type("TopologySpreadConstraint")], ...],
     Field(max_length=16),
-    atomic_list(),
+    list_map("topologyKey", "whenUnsatisfiable"),
 ]
 Affinity = Annotated[dict[str, Any], kubernetes_type("Affinity")]
 ResourceRequirements = Annotated[dict[str, Any], kubernetes_type("ResourceRequirements")]

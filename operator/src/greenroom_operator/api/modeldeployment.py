@@ -81,8 +81,8 @@ ModelVersion = Annotated[
         "a version is the name of its directory under source.uri: lower-case letters, digits, '-' and '.', "
         "such as v2 or 2026.11.3",
         message_expression=(
-            "'\"' + self + '\" is no version: it is the name of a directory under source.uri, lower-case "
-            "letters, digits, \\'-\\' and \\'.\\', such as v2 or 2026.11.3'"
+            "'\"' + self + '\" is no version: it is the name of a directory under source.uri, of lower-case "
+            "letters, digits, dashes and dots, such as v2 or 2026.11.3'"
         ),
     ),
 ]
