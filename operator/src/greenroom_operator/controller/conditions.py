@@ -42,11 +42,13 @@ class Reason(StrEnum):
     NAME_CONFLICT = "NameConflict"
     INVALID_SPEC = "InvalidSpec"
     PROMOTED = "Promoted"
+    """An event's, never a condition's."""
 
 
 class Situation(StrEnum):
     """A row of the truth table."""
 
+    JUST_CREATED = "just created"
     PODS_STARTING = "first pods start"
     FIRST_VERSION_REFUSED = "the first version is refused"
     STEADY = "steady"
@@ -70,16 +72,17 @@ class Row:
     reason: Reason
     ready: bool | None
     progressing: bool | None
-    degraded: bool
+    degraded: bool | None
     reconciling: bool = False
     stalled: bool = False
-    ready_reason: Reason | None = None
-    """Where it is not the row's."""
     progressing_reason: Reason | None = None
     """Where it is not the row's."""
 
 
 TRUTH_TABLE: Final[dict[Situation, Row]] = {
+    Situation.JUST_CREATED: Row(
+        reason=Reason.NOT_OBSERVED, ready=None, progressing=None, degraded=None, reconciling=True
+    ),
     Situation.PODS_STARTING: Row(
         reason=Reason.PODS_STARTING, ready=False, progressing=True, degraded=False, reconciling=True
     ),
@@ -99,7 +102,6 @@ TRUTH_TABLE: Final[dict[Situation, Row]] = {
         progressing=True,
         degraded=False,
         reconciling=True,
-        ready_reason=Reason.SERVING,
     ),
     Situation.UPDATING: Row(
         reason=Reason.UPDATING,
@@ -107,7 +109,6 @@ TRUTH_TABLE: Final[dict[Situation, Row]] = {
         progressing=True,
         degraded=False,
         reconciling=True,
-        ready_reason=Reason.SERVING,
     ),
     Situation.UPDATE_STALLED: Row(
         reason=Reason.PROGRESS_DEADLINE_EXCEEDED,
@@ -115,7 +116,6 @@ TRUTH_TABLE: Final[dict[Situation, Row]] = {
         progressing=False,
         degraded=True,
         stalled=True,
-        ready_reason=Reason.SERVING,
     ),
     Situation.PROMOTION_REFUSED: Row(
         reason=Reason.VERIFICATION_FAILED,
@@ -123,20 +123,15 @@ TRUTH_TABLE: Final[dict[Situation, Row]] = {
         progressing=False,
         degraded=True,
         stalled=True,
-        ready_reason=Reason.SERVING,
     ),
-    Situation.DISABLED: Row(
-        reason=Reason.RECONCILE_DISABLED, ready=None, progressing=False, degraded=False
-    ),
+    Situation.DISABLED: Row(reason=Reason.RECONCILE_DISABLED, ready=None, progressing=False, degraded=False),
     Situation.PARTLY_AVAILABLE: Row(
         reason=Reason.PARTLY_AVAILABLE, ready=True, progressing=True, degraded=False, reconciling=True
     ),
     Situation.SCALED_TO_ZERO: Row(
         reason=Reason.SCALED_TO_ZERO, ready=False, progressing=False, degraded=False
     ),
-    Situation.NOT_REPORTING: Row(
-        reason=Reason.NOT_REPORTING, ready=True, progressing=None, degraded=True
-    ),
+    Situation.NOT_REPORTING: Row(reason=Reason.NOT_REPORTING, ready=True, progressing=None, degraded=True),
     Situation.DEADLINE_EXCEEDED: Row(
         reason=Reason.PROGRESS_DEADLINE_EXCEEDED, ready=False, progressing=False, degraded=True, stalled=True
     ),
@@ -155,8 +150,6 @@ class Verdict:
 
     situation: Situation
     message: str
-    reason: Reason | None = None
-    """Sharper than the row's where known."""
 
 
 def build_conditions(
@@ -166,7 +159,7 @@ def build_conditions(
     row = TRUTH_TABLE[verdict.situation]
     known = {condition.type: condition for condition in before}
     wanted: list[tuple[ConditionType, bool | None, Reason]] = [
-        (ConditionType.READY, row.ready, row.ready_reason or row.reason),
+        (ConditionType.READY, row.ready, row.reason),
         (ConditionType.PROGRESSING, row.progressing, row.progressing_reason or row.reason),
         (ConditionType.DEGRADED, row.degraded, row.reason),
     ]
@@ -210,9 +203,7 @@ def _build_condition(
         type=name.value,
         status=status,
         observed_generation=generation,
-        last_transition_time=before.last_transition_time
-        if unchanged and before
-        else format_timestamp(now),
+        last_transition_time=before.last_transition_time if unchanged and before else format_timestamp(now),
         reason=reason_text,
         message=message,
     )

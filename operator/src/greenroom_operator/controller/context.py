@@ -1,0 +1,113 @@
+"""What one pass over one ModelDeployment has seen: the ground of every decision."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from greenroom_operator.api.modeldeployment import ModelDeployment
+from greenroom_operator.controller.promotion import PodView
+from greenroom_operator.resources.flags import flags_name, read_flags
+from greenroom_operator.resources.ownership import controller_kind, controller_uid
+from greenroom_runtime.contract import names
+from greenroom_runtime.contract.flags import FlagStore
+
+Child = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The Deployment's own account of its pods."""
+
+    replicas: int = 0
+    """Pods that there are, those on their way out not counted."""
+    ready: int = 0
+    updated: int = 0
+    """Pods of the newest template."""
+    current: bool = False
+    """Whether this is about the newest spec."""
+    deadline_exceeded: bool = False
+    """Whether the newest template did not come up in time."""
+
+    @classmethod
+    def observe(cls, child: Child | None) -> "Workload":
+        """Read a Deployment; one that is not there has no pods."""
+        if child is None:
+            return cls()
+        status = child.get("status", {})
+        return cls(
+            replicas=status.get("replicas", 0),
+            ready=status.get("readyReplicas", 0),
+            updated=status.get("updatedReplicas", 0),
+            current=status.get("observedGeneration", 0) >= child["metadata"].get("generation", 0),
+            deadline_exceeded=any(
+                condition.get("type") == "Progressing"
+                and condition.get("reason") == "ProgressDeadlineExceeded"
+                for condition in status.get("conditions", ())
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """The world as far as it concerns one ModelDeployment."""
+
+    deployment: ModelDeployment
+    children: Sequence[Child]
+    pods: Sequence[Child]
+    """All its pods, also those on their way out."""
+    views: Sequence[PodView]
+    """Those that are not, with their reports."""
+
+    @property
+    def flags(self) -> FlagStore | None:
+        """The flag store as it lies in the cluster; None where there is none or it has been spoilt."""
+        return read_flags(self.child("ConfigMap", flags_name(self.deployment)))
+
+    @property
+    def workload(self) -> Workload:
+        """The Deployment's own account of its pods."""
+        return Workload.observe(self.child("Deployment", self.deployment.metadata.name))
+
+    def child(self, kind: str, name: str) -> Child | None:
+        """Return a child that we control, None where there is none."""
+        return next(
+            (child for child in self.ours if child["kind"] == kind and child["metadata"]["name"] == name),
+            None,
+        )
+
+    @property
+    def ours(self) -> list[Child]:
+        """The children that this very ModelDeployment controls."""
+        uid = self.deployment.metadata.uid
+        return [child for child in self.children if controller_uid(child) == uid]
+
+    @property
+    def orphans(self) -> list[Child]:
+        """Children of a ModelDeployment of the same name that is no more, not yet collected."""
+        uid = self.deployment.metadata.uid
+        return [
+            child
+            for child in self.children
+            if controller_kind(child) == "ModelDeployment" and controller_uid(child) not in ("", uid)
+        ]
+
+    @property
+    def disabled(self) -> bool:
+        """Whether a person has told the operator to keep its hands off."""
+        return self.deployment.metadata.annotations.get(names.ANNOTATION_RECONCILE) == "disabled"
+
+
+def is_leaving(pod: Child) -> bool:
+    """Tell whether a pod has been told to end, or has ended for good."""
+    return "deletionTimestamp" in pod["metadata"] or pod.get("status", {}).get("phase") in (
+        "Succeeded",
+        "Failed",
+    )
+
+
+def is_ready(pod: Child) -> bool:
+    """Tell whether a pod gets traffic."""
+    return any(
+        condition.get("type") == "Ready" and condition.get("status") == "True"
+        for condition in pod.get("status", {}).get("conditions", ())
+    )

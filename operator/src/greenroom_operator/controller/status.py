@@ -1,0 +1,385 @@
+"""What a user is told: observed world and plan -> status, conditions, events. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from greenroom_operator.api.fields import Condition, ConditionStatus
+from greenroom_operator.api.modeldeployment import (
+    HISTORY_LENGTH,
+    GoldenResult,
+    HistoryEntry,
+    LastFailure,
+    ModelDeploymentStatus,
+    PromotionState,
+    VersionStatus,
+)
+from greenroom_operator.api.modeldeployment import Promotion as PromotionStatus
+from greenroom_operator.api.times import format_timestamp, parse_duration, parse_timestamp
+from greenroom_operator.controller.conditions import (
+    ConditionType,
+    Reason,
+    Situation,
+    Verdict,
+    build_conditions,
+    find_condition,
+)
+from greenroom_operator.controller.context import Observed
+from greenroom_operator.controller.promotion import Promotion, PromotionPlan, Refusal
+from greenroom_operator.resources.ownership import build_selector
+from greenroom_operator.resources.service import service_url
+from greenroom_runtime.contract import names
+from greenroom_runtime.contract.report import VersionReport, VersionState
+
+MESSAGE_MAX: Final = 1024
+
+
+def read_promotion(status: ModelDeploymentStatus, *, now: datetime) -> Promotion | None:
+    """Return the promotion that status remembers."""
+    known = status.promotion
+    if known is None:
+        return None
+    started = parse_timestamp(known.start_time) if known.start_time else now
+    return Promotion(version=known.version, state=known.state, started=started)
+
+
+def judge(observed: Observed, plan: PromotionPlan, *, now: datetime) -> Verdict:
+    """Decide which row of the truth table holds, and what to say about it."""
+    if observed.deployment.spec.replicas == 0:
+        return Verdict(situation=Situation.SCALED_TO_ZERO, message="spec.replicas is 0: nothing serves")
+    if observed.workload.ready == 0:
+        return _judge_unserved(observed, plan, now=now)
+    return _judge_promotion(observed, plan) or _judge_pods(observed, production=plan.flags.production)
+
+
+def _judge_promotion(observed: Observed, plan: PromotionPlan) -> Verdict | None:
+    promotion = plan.promotion
+    if promotion is not None and promotion.state is PromotionState.REFUSED:
+        return Verdict(situation=Situation.PROMOTION_REFUSED, message=_tell_refusal(observed, promotion))
+    if promotion is not None and plan.active:
+        return Verdict(situation=Situation.PROMOTING, message=_tell_promotion(observed, plan, promotion))
+    return None
+
+
+def _judge_pods(observed: Observed, *, production: str) -> Verdict:
+    """Judge pods of which at least one serves."""
+    deployment, workload = observed.deployment, observed.workload
+    wanted = deployment.spec.replicas
+    if not any(view.report for view in observed.views if view.ready):
+        message = (
+            f"pods serve, but do not answer the operator on port {names.ADMIN_PORT}: "
+            "is a NetworkPolicy in the way?"
+        )
+        return Verdict(situation=Situation.NOT_REPORTING, message=message)
+    if workload.deadline_exceeded:
+        message = (
+            f"new pods do not come up within {deployment.spec.progress_deadline}; "
+            f"{production} goes on serving: {_advise(observed)}"
+        )
+        return Verdict(situation=Situation.UPDATE_STALLED, message=message)
+    if workload.ready < wanted:
+        message = f"{workload.ready} of {wanted} pods serve {production}"
+        return Verdict(situation=Situation.PARTLY_AVAILABLE, message=message)
+    if not workload.current or workload.updated < wanted or workload.replicas > wanted:
+        return Verdict(situation=Situation.UPDATING, message=f"pods are being replaced; {production} serves")
+    pods = "1 pod" if wanted == 1 else f"{wanted} pods"
+    return Verdict(situation=Situation.STEADY, message=f"{production} serves on {pods}")
+
+
+def _advise(observed: Observed) -> str:
+    return f"see kubectl describe pods -l {names.LABEL_DEPLOYMENT}={observed.deployment.metadata.name}"
+
+
+def _judge_unserved(observed: Observed, plan: PromotionPlan, *, now: datetime) -> Verdict:
+    production, spec = plan.flags.production, observed.deployment.spec
+    failed = _find_production_failure(observed, production)
+    if failed is not None and not plan.active:
+        return Verdict(
+            situation=Situation.FIRST_VERSION_REFUSED,
+            message=_clip(f"{production} was refused: {failed.reason}: {failed.message}"),
+        )
+    since = _waiting_since(observed, now=now)
+    if since is None or now - since >= parse_duration(spec.progress_deadline):
+        message = f"no pod serves {production} within {spec.progress_deadline}: {_advise(observed)}"
+        return Verdict(situation=Situation.DEADLINE_EXCEEDED, message=message)
+    return Verdict(situation=Situation.PODS_STARTING, message=_tell_start(observed, production))
+
+
+def _waiting_since(observed: Observed, *, now: datetime) -> datetime | None:
+    """Return when the wait for a first ready pod began; None once it was too long for this very spec."""
+    before = observed.deployment.status
+    ready = find_condition(before.conditions, ConditionType.READY)
+    progressing = find_condition(before.conditions, ConditionType.PROGRESSING)
+    if ready is None or progressing is None or ready.status is ConditionStatus.TRUE:
+        return now
+    if progressing.status is ConditionStatus.TRUE:
+        return max(
+            parse_timestamp(ready.last_transition_time), parse_timestamp(progressing.last_transition_time)
+        )
+    gave_up = progressing.reason == Reason.PROGRESS_DEADLINE_EXCEEDED.value
+    same_spec = before.observed_generation == observed.deployment.metadata.generation
+    return None if gave_up and same_spec else now
+
+
+def _tell_start(observed: Observed, production: str) -> str:
+    for view in sorted(observed.views, key=lambda view: view.name):
+        seen = view.report.version(production) if view.report else None
+        if seen is not None and seen.message:
+            return _clip(
+                f"waiting for a pod to serve {production}: {view.name} is {seen.state}: {seen.message}"
+            )
+    return f"waiting for a pod to serve {production}"
+
+
+def _find_production_failure(observed: Observed, production: str) -> Refusal | None:
+    """Return why no pod serves production, where every pod that reports says that it cannot."""
+    reports = [(view, view.report) for view in sorted(observed.views, key=lambda v: v.name) if view.report]
+    failures = [
+        Refusal(
+            version=production,
+            reason=seen.failure.reason,
+            message=seen.failure.message,
+            pod=view.name,
+            failure=seen.failure,
+        )
+        for view, report in reports
+        if (seen := report.version(production)) is not None and seen.failure is not None
+    ]
+    return failures[0] if failures and len(failures) == len(reports) else None
+
+
+def _tell_refusal(observed: Observed, promotion: Promotion) -> str:
+    production = observed.flags.production if observed.flags else "the version before"
+    if promotion.refusal is not None:
+        refusal = promotion.refusal
+        where = f" on pod {refusal.pod}" if refusal.pod else ""
+        return _clip(
+            f"{promotion.version} was refused{where}: {refusal.reason}: {refusal.message}; "
+            f"{production} goes on serving"
+        )
+    told = find_condition(observed.deployment.status.conditions, ConditionType.STALLED)
+    if told is not None:
+        return told.message
+    known = observed.deployment.status.promotion
+    return _clip((known.message if known else None) or f"{promotion.version} was refused")
+
+
+def _tell_promotion(observed: Observed, plan: PromotionPlan, promotion: Promotion) -> str:
+    flags = plan.flags
+    if promotion.state is PromotionState.COMMITTING:
+        return f"pods are switching to {flags.production}"
+    if flags.first:
+        return f"{flags.first} proves {promotion.version} before the others; {flags.production} serves"
+    waiting = [
+        f"{view.name}: {seen.message}"
+        for view in sorted(observed.views, key=lambda view: view.name)
+        if (seen := view.report.version(promotion.version) if view.report else None) and seen.message
+    ]
+    told = f"pods prove {promotion.version}; {flags.production} serves"
+    return _clip(f"{told} ({waiting[0]})" if waiting else told)
+
+
+def build_status(
+    observed: Observed, plan: PromotionPlan, verdict: Verdict, *, now: datetime, action: str | None = None
+) -> ModelDeploymentStatus:
+    """Return the whole status of a pass that could observe and plan."""
+    deployment, workload, before = observed.deployment, observed.workload, observed.deployment.status
+    generation = deployment.metadata.generation
+    return ModelDeploymentStatus(
+        observed_generation=generation,
+        conditions=build_conditions(verdict, before=before.conditions, generation=generation, now=now),
+        version=_find_served(observed) or before.version,
+        previous_version=plan.flags.previous or None,
+        versions=_build_versions(observed, plan),
+        promotion=_build_promotion(observed, plan),
+        replicas=workload.replicas,
+        ready_replicas=workload.ready,
+        replica_summary=f"{workload.ready}/{deployment.spec.replicas}",
+        selector=",".join(f"{key}={value}" for key, value in sorted(build_selector(deployment).items())),
+        url=service_url(deployment),
+        last_failure=_build_last_failure(observed, plan, now=now),
+        last_handled_action=action or before.last_handled_action,
+        history=_build_history(observed, plan, now=now),
+    )
+
+
+def build_blocked_status(
+    deployment_status: ModelDeploymentStatus, verdict: Verdict, *, generation: int, now: datetime
+) -> ModelDeploymentStatus:
+    """Return the status of a pass that could not plan: all that was known stays, the conditions say why."""
+    conditions = build_conditions(
+        verdict, before=deployment_status.conditions, generation=generation, now=now
+    )
+    return deployment_status.model_copy(update={"observed_generation": generation, "conditions": conditions})
+
+
+def _find_served(observed: Observed) -> str | None:
+    """Return the version that every ready pod says it serves; None while they differ or say nothing."""
+    served = {view.report.production for view in observed.views if view.ready and view.report}
+    return served.pop() or None if len(served) == 1 else None
+
+
+def _build_versions(observed: Observed, plan: PromotionPlan) -> tuple[VersionStatus, ...]:
+    return tuple(
+        _build_version(version, _reports_of(observed, version), digest=plan.flags.digests.get(version, ""))
+        for version in sorted(plan.flags.resident)
+    )
+
+
+def _reports_of(observed: Observed, version: str) -> list[VersionReport]:
+    seen = [view.report.version(version) for view in observed.views if view.report]
+    return [report for report in seen if report is not None]
+
+
+def _build_version(name: str, reports: Sequence[VersionReport], *, digest: str) -> VersionStatus:
+    ready = [report for report in reports if report.state is VersionState.READY]
+    golden = next((report.golden for report in ready if report.golden), "")
+    memory = max((report.memory_bytes for report in ready), default=0)
+    return VersionStatus(
+        name=name,
+        digest=digest,
+        pods_ready=len(ready),
+        golden=GoldenResult(golden) if golden in set(GoldenResult) else None,
+        # Whole steps of 16Mi: pods differ a little, and a restart must not rewrite the status.
+        memory=f"{-(-memory // 2**24) * 16}Mi" if memory else None,
+    )
+
+
+def _build_promotion(observed: Observed, plan: PromotionPlan) -> PromotionStatus | None:
+    promotion = plan.promotion
+    if promotion is None:
+        return None
+    known = observed.deployment.status.promotion
+    same = known is not None and known.version == promotion.version and known.state is promotion.state
+    refusal = promotion.refusal
+    done = [
+        view
+        for view in observed.views
+        if view.report
+        and _has_done(view.report.version(promotion.version), view.report.production, promotion)
+    ]
+    return PromotionStatus(
+        version=promotion.version,
+        state=promotion.state,
+        start_time=format_timestamp(promotion.started),
+        pods_ready=known.pods_ready if same and known and not plan.active else len(done),
+        pods_total=known.pods_total if same and known and not plan.active else len(observed.views),
+        reason=refusal.reason if refusal else (known.reason if same and known else None),
+        message=_clip(refusal.message) if refusal else (known.message if same and known else None),
+    )
+
+
+def _has_done(seen: VersionReport | None, production: str, promotion: Promotion) -> bool:
+    if promotion.state in (PromotionState.COMMITTING, PromotionState.COMPLETE):
+        return production == promotion.version
+    return seen is not None and seen.state is VersionState.READY
+
+
+def _build_last_failure(observed: Observed, plan: PromotionPlan, *, now: datetime) -> LastFailure | None:
+    before = observed.deployment.status.last_failure
+    refusal = plan.promotion.refusal if plan.promotion else None
+    if refusal is None and observed.workload.ready == 0 and not plan.active:
+        refusal = _find_production_failure(observed, plan.flags.production)
+    if refusal is None:
+        return before
+    same = before is not None and (before.version, before.reason) == (refusal.version, refusal.reason)
+    if same and plan.promotion is None:
+        return before  # a pod that tries again and fails again is no news
+    failure = refusal.failure
+    return LastFailure(
+        version=refusal.version,
+        pod=refusal.pod,
+        reason=refusal.reason,
+        message=_clip(refusal.message),
+        file=(failure.file or None) if failure else None,
+        sample=failure.sample if failure else None,
+        expected=(failure.expected or None) if failure else None,
+        found=(failure.found or None) if failure else None,
+        time=format_timestamp(now),
+    )
+
+
+def _build_history(observed: Observed, plan: PromotionPlan, *, now: datetime) -> tuple[HistoryEntry, ...]:
+    before, promotion = observed.deployment.status, plan.promotion
+    known = before.promotion
+    if promotion is None or promotion.state not in (PromotionState.COMPLETE, PromotionState.REFUSED):
+        return before.history
+    if known is not None and (known.version, known.state) == (promotion.version, promotion.state):
+        return before.history
+    promoted = promotion.state is PromotionState.COMPLETE
+    refusal = promotion.refusal
+    entry = HistoryEntry(
+        time=format_timestamp(now),
+        version=promotion.version,
+        event=Reason.PROMOTED.value if promoted else "Refused",
+        message=_clip(f"{refusal.reason}: {refusal.message}") if refusal else None,
+    )
+    return (entry, *before.history)[:HISTORY_LENGTH]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """Something worth an event."""
+
+    warning: bool
+    reason: str
+    message: str
+
+
+def find_transitions(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> list[Transition]:
+    """Return what has changed for a person; the same status twice is no news."""
+    found = []
+    if promotion := _find_promotion_transition(before, after):
+        found.append(promotion)
+    told = {transition.message for transition in found}
+    for name in (ConditionType.READY, ConditionType.DEGRADED):
+        transition = _find_condition_transition(name, before.conditions, after.conditions)
+        if transition is not None and transition.message not in told:
+            found.append(transition)
+            told.add(transition.message)
+    return found
+
+
+def _find_promotion_transition(
+    before: ModelDeploymentStatus, after: ModelDeploymentStatus
+) -> Transition | None:
+    old, new = before.promotion, after.promotion
+    if new is None or (old is not None and (old.version, old.state) == (new.version, new.state)):
+        return None
+    if new.state is PromotionState.PREPARING:
+        message = f"{new.version} is being proven; {before.version or 'nothing'} serves"
+        return Transition(warning=False, reason=Reason.PROMOTING.value, message=message)
+    if new.state is PromotionState.COMPLETE:
+        return Transition(
+            warning=False, reason=Reason.PROMOTED.value, message=f"production is {new.version} on every pod"
+        )
+    if new.state is PromotionState.REFUSED:
+        degraded = find_condition(after.conditions, ConditionType.DEGRADED)
+        message = degraded.message if degraded else (new.message or "")
+        return Transition(warning=True, reason=Reason.VERIFICATION_FAILED.value, message=message)
+    return None
+
+
+def _find_condition_transition(
+    name: ConditionType, before: Sequence[Condition], after: Sequence[Condition]
+) -> Transition | None:
+    old, new = find_condition(before, name), find_condition(after, name)
+    if new is None or (old is not None and old.status == new.status):
+        return None
+    good = ConditionStatus.TRUE if name is ConditionType.READY else ConditionStatus.FALSE
+    if new.status is good and (name is ConditionType.DEGRADED):
+        return None  # that all is well again is told by Ready, or by the promotion
+    if old is None and new.status is not good and new.reason == Reason.PODS_STARTING.value:
+        return None  # nothing was ready before either
+    return Transition(warning=new.status is not good, reason=new.reason, message=new.message)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= MESSAGE_MAX else text[: MESSAGE_MAX - 1] + "…"
+
+
+def next_look(observed: Observed, plan: PromotionPlan) -> float | None:
+    """Return the seconds after which time alone may change the verdict; None where only news can."""
+    waiting = observed.workload.ready == 0 and observed.deployment.spec.replicas > 0
+    return 5.0 if plan.active or waiting else None
