@@ -1,0 +1,197 @@
+"""A fitted scikit-learn pipeline as a bundle that the runtime serves, proven equal to it."""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import sklearn
+from sklearn.base import is_classifier
+from sklearn.utils.validation import NotFittedError, check_is_fitted
+
+from greenroom.packaging.errors import (
+    Difference,
+    ExportError,
+    FrameError,
+    PackagingError,
+    ParityError,
+    VersionExistsError,
+)
+from greenroom.packaging.export import ARITHMETICS, export, used_columns
+from greenroom.packaging.frame import check_frame, read_features, to_rows
+from greenroom.packaging.hostile import HostileRow, hostile_rows
+from greenroom.packaging.parity import Answers, Comparison, ask_graph, ask_pipeline, compare, plain, refuse
+from greenroom.packaging.write import check_target, describe, write_bundle
+from greenroom_runtime.contract import names
+from greenroom_runtime.contract.bundle import (
+    GOLDEN_FILE,
+    MODEL_FILE,
+    Bundle,
+    Feature,
+    GoldenSample,
+    Outputs,
+    Signature,
+    Value,
+)
+
+__all__ = [
+    "Difference",
+    "ExportError",
+    "FrameError",
+    "PackagingError",
+    "ParityError",
+    "VersionExistsError",
+    "package",
+]
+
+MIN_PARITY_ROWS = 1000
+GOLDEN_SAMPLES = 60
+WARMUP_ROWS = 8
+
+
+def package(
+    pipeline: Any,
+    X: pd.DataFrame,  # noqa: N803 scikit-learn's name for it
+    y: Sequence[Value] | None = None,
+    *,
+    name: str,
+    version: str,
+    to: str | Path,
+    tolerance: float = 1e-5,
+    parity_rows: int = 2000,
+    seed: int = 0,
+    overwrite: bool = False,
+    created: datetime | None = None,
+) -> Path:
+    """Write a fitted pipeline as the bundle ``to/version`` and return that directory.
+
+    ``X`` is the frame that the pipeline was fitted on (the signature and the hostile rows come from it),
+    ``y`` its labels, which are checked against the pipeline's classes where given. ``tolerance`` bounds
+    the difference of a probability; for a regressor it is relative to the median of its predictions. The same
+    arguments, ``created`` included, give the same bytes.
+
+    Raises FrameError for a frame that cannot be described, ExportError for a step without an equal in
+    ONNX, ParityError when the export answers any of ``parity_rows`` hostile rows otherwise than the
+    pipeline, VersionExistsError for a version that is there; all are PackagingErrors, and nothing is
+    written then.
+    """
+    _check_arguments(name, version, tolerance, parity_rows)
+    target = Path(to) / version
+    check_target(target, overwrite=overwrite)
+    check_frame(X)
+    _check_pipeline(pipeline, X, y)
+    columns = list(X.columns)
+    used = X[used_columns(pipeline, columns)]
+    features = read_features(used)
+    rows = hostile_rows(to_rows(used, features), features, count=parity_rows, seed=seed)
+    expected = ask_pipeline(pipeline, rows, used, features)
+    best = _best_export(pipeline, features, columns, rows, expected, tolerance=tolerance)
+    files = {MODEL_FILE: best.export.graph, GOLDEN_FILE: _golden(rows, expected, is_classifier(pipeline))}
+    bundle = Bundle(
+        name=name,
+        version=version,
+        created=(created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        framework=f"scikit-learn {sklearn.__version__}",
+        signature=_signature(pipeline, features, best),
+        files=describe(files),
+        parity=best.parity,
+        warmup=tuple(row.features for row in rows if row.kind == "ordinary")[:WARMUP_ROWS],
+    )
+    write_bundle(target, bundle, files, overwrite=overwrite)
+    return target
+
+
+def _check_arguments(name: str, version: str, tolerance: float, parity_rows: int) -> None:
+    if not name:
+        raise PackagingError("name is empty: give the model's name, as in name='churn'")
+    aliases = (names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS)
+    if (
+        len(version) > names.VERSION_MAX_LENGTH
+        or not re.match(names.VERSION_PATTERN, version)
+        or version in aliases
+    ):
+        raise PackagingError(
+            f"{version!r} is no version's name: use lower-case letters, digits, '-' and '.', like v2 or "
+            f"2026.11.3, at most {names.VERSION_MAX_LENGTH} characters, and neither of {aliases}"
+        )
+    if tolerance <= 0:
+        raise PackagingError(f"tolerance is {tolerance}: it is a positive number, like 1e-5")
+    if parity_rows < MIN_PARITY_ROWS:
+        raise PackagingError(f"parity_rows is {parity_rows}: fewer than {MIN_PARITY_ROWS} prove little")
+
+
+def _check_pipeline(pipeline: Any, frame: pd.DataFrame, y: Sequence[Value] | None) -> None:
+    try:
+        check_is_fitted(pipeline)
+    except (NotFittedError, TypeError) as error:
+        raise PackagingError(f"the pipeline is not a fitted scikit-learn estimator: {error}") from error
+    fitted = getattr(pipeline, "feature_names_in_", None)
+    if fitted is None:
+        raise PackagingError("the pipeline was fitted without column names: fit it on a pandas DataFrame")
+    if list(fitted) != list(frame.columns):
+        raise FrameError(
+            f"the pipeline was fitted on the columns {list(fitted)}, X has {list(frame.columns)}: "
+            "pass the same frame, in the same order"
+        )
+    if y is not None and len(y) != len(frame):
+        raise FrameError(f"y has {len(y)} values and X {len(frame)} rows: pass those of the same frame")
+    if y is not None and is_classifier(pipeline):
+        known = {plain(label) for label in pipeline.classes_}
+        if strangers := sorted({str(label) for label in y if plain(label) not in known}):
+            raise FrameError(f"y has labels that the pipeline never learned: {strangers[:5]}: pass its own y")
+
+
+def _best_export(
+    pipeline: Any,
+    features: Sequence[Feature],
+    columns: Sequence[str],
+    rows: Sequence[HostileRow],
+    expected: Answers,
+    *,
+    tolerance: float,
+) -> Comparison:
+    comparisons: list[Comparison] = []
+    failures: list[ExportError] = []
+    for arithmetic in ARITHMETICS:
+        try:
+            candidate = export(pipeline, features, columns, arithmetic=arithmetic)
+            found = ask_graph(candidate, rows, features)
+        except ExportError as error:
+            failures.append(error)
+            continue
+        comparisons.append(compare(candidate, rows, expected, found, tolerance=tolerance))
+    if not comparisons:
+        raise failures[-1]
+    best = min(comparisons, key=lambda comparison: comparison.badness)
+    if best.differences:
+        raise refuse(best, [str(failure) for failure in failures])
+    return best
+
+
+def _golden(rows: Sequence[HostileRow], expected: Answers, classifier: bool) -> bytes:  # noqa: FBT001
+    """Return the first rows of each kind, the kinds taking turns, with the training pipeline's answers."""
+    lines = []
+    for index, row in enumerate(rows[:GOLDEN_SAMPLES]):
+        scores = expected.scores[index] if classifier and expected.scores is not None else None
+        sample = GoldenSample(
+            features=row.features,
+            prediction=expected.predictions[index],
+            probabilities=None if scores is None else tuple(float(score) for score in scores),
+        )
+        lines.append(json.dumps(sample.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n")
+    return "".join(lines).encode()
+
+
+def _signature(pipeline: Any, features: Sequence[Feature], best: Comparison) -> Signature:
+    return Signature(
+        features=tuple(features),
+        tensors=best.export.tensors,
+        outputs=Outputs(
+            prediction=best.export.prediction,
+            probabilities=best.export.probabilities,
+            classes=tuple(plain(label) for label in pipeline.classes_) if is_classifier(pipeline) else None,
+        ),
+    )
