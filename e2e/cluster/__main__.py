@@ -33,7 +33,9 @@ def main() -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return what the command line understands."""
-    top = argparse.ArgumentParser(prog="python -m e2e.cluster", description="A real Kubernetes on this machine.")
+    top = argparse.ArgumentParser(
+        prog="python -m e2e.cluster", description="A real Kubernetes on this machine."
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:

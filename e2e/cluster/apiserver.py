@@ -115,7 +115,9 @@ class ApiServer:
         self._record = Record(Kind.API_SERVER, directory.name, directory, Identity.mine())
         self._record.save()
         self._components = Components(directory / "logs", self._started)
-        self._plane = ControlPlane(directory, binaries, LOOPBACK, _ports(), "10.0.0.0/12", self._api_server_flags())
+        self._plane = ControlPlane(
+            directory, binaries, LOOPBACK, _ports(), "10.0.0.0/12", self._api_server_flags()
+        )
         self._plane.prepare()
         self._guard = guard.start(directory)
         self._components.start(self._plane.etcd())

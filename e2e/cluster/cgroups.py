@@ -20,11 +20,9 @@ def unified() -> bool:
 
 
 def hierarchies() -> list[Path]:
-    """Return the directory of each hierarchy: one with v2, one for each controller with v1."""
-    if unified():
-        return [MOUNT]
+    """Return the directory of each hierarchy: one with v2, one for each controller with v1, or both."""
     mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    return [Path(fields[1]) for fields in mounts if fields[2] == "cgroup"]
+    return [Path(fields[1]) for fields in mounts if fields[2] in {"cgroup", "cgroup2"}]
 
 
 def group(cluster: str) -> str:

@@ -68,7 +68,9 @@ class ControlPlane:
         token = secrets.token_hex(16)
         (self.keys.directory / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n')
         self.kubeconfig.touch(mode=0o600)
-        self.kubeconfig.write_text(json.dumps(kubeconfig(self.url, self.keys.ca.read_text(), token), indent=2))
+        self.kubeconfig.write_text(
+            json.dumps(kubeconfig(self.url, self.keys.ca.read_text(), token), indent=2)
+        )
 
     def etcd(self) -> Component:
         """Return the store."""
@@ -173,7 +175,10 @@ def kubeconfig(url: str, authority: str, token: str) -> dict[str, Any]:
         "clusters": [{"name": "greenroom", "cluster": {"server": url, "certificate-authority-data": data}}],
         "users": [{"name": "admin", "user": {"token": token}}],
         "contexts": [
-            {"name": "greenroom", "context": {"cluster": "greenroom", "user": "admin", "namespace": "default"}}
+            {
+                "name": "greenroom",
+                "context": {"cluster": "greenroom", "user": "admin", "namespace": "default"},
+            }
         ],
         "current-context": "greenroom",
     }

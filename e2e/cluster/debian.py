@@ -44,7 +44,10 @@ def install(packages: tuple[Package, ...]) -> None:
     names = " ".join(_missing(packages))
     if os.geteuid() != 0 or find("apt-get") is None:
         raise ClusterError(f"these programs are missing; install the packages: {names}")
-    with lock(paths.cache() / "locks" / "apt", "installs Debian packages"), step(f"apt-get install {names}", "1 min"):
+    with (
+        lock(paths.cache() / "locks" / "apt", "installs Debian packages"),
+        step(f"apt-get install {names}", "1 min"),
+    ):
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
         run_long(["apt-get", "update", "-q"], "apt-get update", env=quiet)
         command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *_missing(packages)]

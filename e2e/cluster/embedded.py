@@ -14,12 +14,11 @@ from e2e.cluster.control_plane import ControlPlane, Ports
 from e2e.cluster.model import ClusterError
 from e2e.cluster.node import PRIVATE, RUN, Node, pause_archive
 from e2e.cluster.process import Component, Components, Identity, wait_until
-from e2e.cluster.progress import step
-from e2e.cluster.record import Kind, Record
+from e2e.cluster.progress import say, step
+from e2e.cluster.record import HOLDER, Kind, Record
 from e2e.cluster.shell import run
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
-HOLDER = "holder"
 NODE = "node"
 
 
@@ -38,13 +37,18 @@ class Embedded:
         _check(name)
         debian.install(debian.NODE)
         binaries = golang.tools()
-        cluster = cls(_register(name, None if keep else Identity.mine()), binaries)
+        cluster = cls(_register(name), binaries)
         try:
             with step(f"starting the cluster {name}", "10 s"):
                 cluster._boot()
         except BaseException:
+            sweep.keep_logs(cluster._record, paths.cache() / "logs")
+            say(f"the logs of the cluster that failed are in {paths.cache() / 'logs' / name}")
             cluster.down()
             raise
+        if keep:
+            cluster._save(replace(cluster._record, owner=None))
+            cluster._dismiss_guard()
         return cluster
 
     @classmethod
@@ -58,9 +62,7 @@ class Embedded:
     def down(self) -> None:
         """End the cluster and remove all that it left on this machine."""
         with sweep.registry():
-            if self._guard is not None:
-                guard.stop(self._guard)
-                self._guard = None
+            self._dismiss_guard()
             sweep.remove(self._record)
         self.components.reap()
 
@@ -91,7 +93,10 @@ class Embedded:
 
     def load_image(self, archive: Path) -> None:
         """Make the image of a docker-archive known to the node."""
-        with step(f"loading {archive.name} ({archive.stat().st_size / 1e6:.0f} MB)"), archive.open("rb") as content:
+        with (
+            step(f"loading {archive.name} ({archive.stat().st_size / 1e6:.0f} MB)"),
+            archive.open("rb") as content,
+        ):
             run(self._node().ctr("images", "import", "-"), stdin=content)
 
     def build_and_load(self, image: str, dockerfile: Path, context: Path | None = None) -> None:
@@ -108,8 +113,7 @@ class Embedded:
         return self._record.processes[HOLDER].pid
 
     def _boot(self) -> None:
-        if self._record.owner is not None:
-            self._guard = guard.start(self._record.directory)
+        self._guard = guard.start(self._record.directory)
         group = cgroups.create(self.name)
         self._hold(group)
         net = self._connect()
@@ -137,7 +141,9 @@ class Embedded:
             own = self._record.directory / "private" / name
             own.mkdir(parents=True)
             mounts += [f"mkdir -p {path}", f"mount --bind {own} {path}"]
-        script = " && ".join([*mounts, "mount --make-rshared /", f"touch {ready}", f"exec {self.bin / 'pause'}"])
+        script = " && ".join(
+            [*mounts, "mount --make-rshared /", f"touch {ready}", f"exec {self.bin / 'pause'}"]
+        )
         # Private first, so that none of it is seen outside; shared after, as pods' volumes may ask for.
         unshare = ("unshare", "--net", "--mount", "--propagation=private", "/bin/sh", "-c", script)
         self.components.start(Component(HOLDER, (*cgroups.enter(group), *unshare)))
@@ -145,7 +151,7 @@ class Embedded:
 
     def _connect(self) -> network.Network:
         net = network.connect(self._holder)
-        self._save(replace(self._record, link=net.link, network=net.index))
+        self._save(replace(self._record, network=net.index))
         return net
 
     def _plane(self, net: network.Network, prefix: tuple[str, ...]) -> ControlPlane:
@@ -167,6 +173,11 @@ class Embedded:
         with archive.open("rb") as content:
             run(node.ctr("images", "import", "-"), stdin=content)
 
+    def _dismiss_guard(self) -> None:
+        if self._guard is not None:
+            guard.stop(self._guard)
+            self._guard = None
+
     def _started(self, name: str, identity: Identity) -> None:
         self._save(self._record.with_process(name, identity))
 
@@ -177,12 +188,14 @@ class Embedded:
 
 def _check(name: str) -> None:
     if not NAME.fullmatch(name):
-        raise ClusterError(f"{name!r} is no name for a cluster: lower-case letters, digits and dashes, at most 32")
+        raise ClusterError(
+            f"{name!r} is no name for a cluster: lower-case letters, digits and dashes, at most 32"
+        )
     if os.geteuid() != 0:
         raise ClusterError("the embedded cluster needs root: it makes namespaces, mounts and control groups")
 
 
-def _register(name: str, owner: Identity | None) -> Record:
+def _register(name: str) -> Record:
     with sweep.registry():
         sweep.remove_abandoned_clusters()
         directory = paths.clusters() / name
@@ -190,7 +203,7 @@ def _register(name: str, owner: Identity | None) -> Record:
             by = f"process {existing.owner.pid}" if existing.owner else "an `up` that keeps it"
             raise ClusterError(f"there is a cluster {name} already, started by {by}")
         shutil.rmtree(directory, ignore_errors=True)
-        record = Record(Kind.EMBEDDED, name, directory, owner)
+        record = Record(Kind.EMBEDDED, name, directory, Identity.mine())
         record.save()
         return record
 

@@ -29,7 +29,9 @@ class Existing:
     @property
     def exec_prefix(self) -> list[str]:
         """Refuse: nobody knows how to get into that network."""
-        raise ClusterError("commands cannot be run in the network of an existing cluster; use kubectl port-forward")
+        raise ClusterError(
+            "commands cannot be run in the network of an existing cluster; use kubectl port-forward"
+        )
 
     @property
     def routed(self) -> bool:
@@ -38,7 +40,9 @@ class Existing:
 
     def load_image(self, archive: Path) -> None:
         """Refuse: only its owner knows how its nodes get images."""
-        raise ClusterError(f"{archive.name} cannot be loaded into an existing cluster; push it to its registry")
+        raise ClusterError(
+            f"{archive.name} cannot be loaded into an existing cluster; push it to its registry"
+        )
 
     def build_and_load(self, image: str, dockerfile: Path, context: Path | None = None) -> None:
         """Say what is expected of the user: the image, under that name."""

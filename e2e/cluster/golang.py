@@ -152,7 +152,9 @@ def _toolchain(required: Version) -> dict[str, str]:
     if present >= required:
         return {}
     if present < TOOLCHAINS:
-        raise ClusterError(f"Go {wanted} or later is needed, and `go` on the PATH is too old; install a newer one")
+        raise ClusterError(
+            f"Go {wanted} or later is needed, and `go` on the PATH is too old; install a newer one"
+        )
     say(f"Go {wanted} is needed: the `go` on the PATH is older and fetches it as a module")
     return {"GOTOOLCHAIN": "auto"}
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from e2e.cluster import paths
+from e2e.cluster import paths, sweep
 from e2e.cluster.process import Identity
-from e2e.cluster.record import Record
+from e2e.cluster.record import Kind, Record
 from e2e.cluster.shell import environment
 
 
@@ -37,9 +37,11 @@ def watch(directory: Path) -> None:
     if record is None or record.owner is None:
         return
     wait_for_end(record.owner)
-    from e2e.cluster import sweep  # noqa: PLC0415 - a guard stays small while it waits
-
-    sweep.remove_abandoned(directory)
+    if record.kind is Kind.EMBEDDED:
+        with sweep.registry():
+            sweep.remove_abandoned(directory)
+    else:
+        sweep.remove_abandoned(directory)
 
 
 def wait_for_end(process: Identity) -> None:

@@ -41,7 +41,13 @@ def build(image: str, dockerfile: Path, context: Path) -> Built:
     with lock(_store() / "lock", "builds an image"), tempfile.TemporaryDirectory() as directory:
         identity_file = Path(directory) / "identity"
         with _configuration(Path(directory)) as mounts, step(f"building {image}"):
-            command = [*_buildah("build-using-dockerfile"), "--layers", "--pull-never", "--network=host", *mounts]
+            command = [
+                *_buildah("build-using-dockerfile"),
+                "--layers",
+                "--pull-never",
+                "--network=host",
+                *mounts,
+            ]
             files = ["--iidfile", str(identity_file), "--file", str(dockerfile), "--tag", image, str(context)]
             run_long([*command, *files], f"building {image}", env=ISOLATION)
         identity = identity_file.read_text().strip().removeprefix("sha256:")
@@ -56,7 +62,10 @@ def base() -> None:
     with lock(_store() / "lock", "builds an image"):
         if BASE in run([*_buildah("images"), "--format", "{{.Name}}:{{.Tag}}"]).split():
             return
-        with step(f"making {BASE} with debootstrap", "1 min"), tempfile.TemporaryDirectory(dir=_store()) as directory:
+        with (
+            step(f"making {BASE} with debootstrap", "1 min"),
+            tempfile.TemporaryDirectory(dir=_store()) as directory,
+        ):
             tree = Path(directory) / "tree"
             include = "--include=ca-certificates"
             run_long(["debootstrap", "--variant=minbase", include, SUITE, tree, *_mirror()], "debootstrap")
@@ -73,7 +82,16 @@ def _commit(tree: Path) -> None:
     container = run([*_buildah("from"), "--pull-never", "scratch"]).strip()
     try:
         run_long([*_buildah("add"), "--quiet", container, tree, "/"], "adding Debian")
-        run([*_buildah("config"), "--cmd", "bash", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container])
+        run(
+            [
+                *_buildah("config"),
+                "--cmd",
+                "bash",
+                "--env",
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                container,
+            ]
+        )
         run_long([*_buildah("commit"), "--quiet", container, BASE], "committing Debian")
     finally:
         run([*_buildah("rm"), container])
@@ -87,7 +105,9 @@ def _archive(image: str, identity: str) -> Path:
         for old in archive.parent.glob(f"{file_name(image)}@*"):
             old.unlink()
         part = archive.with_suffix(".part")
-        run_long([*_buildah("push"), "--quiet", identity, f"docker-archive:{part}:{image}"], f"archiving {image}")
+        run_long(
+            [*_buildah("push"), "--quiet", identity, f"docker-archive:{part}:{image}"], f"archiving {image}"
+        )
         part.rename(archive)
     return archive
 
@@ -108,7 +128,10 @@ def _mirror() -> list[str]:
     """Return the mirror that this machine itself uses, if it is a Debian; debootstrap knows one too."""
     if "ID=debian" not in Path("/etc/os-release").read_text().splitlines():
         return []
-    for file in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("debian.sources"))):
+    for file in (
+        Path("/etc/apt/sources.list"),
+        *sorted(Path("/etc/apt/sources.list.d").glob("debian.sources")),
+    ):
         if file.exists() and (found := MIRRORS.search(file.read_text())):
             return [found[0]]
     return []
@@ -131,7 +154,14 @@ def pip_configuration() -> str:
     merged = configparser.RawConfigParser()
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     named = os.environ.get("PIP_CONFIG_FILE")
-    merged.read([Path("/etc/pip.conf"), Path.home() / ".pip" / "pip.conf", home / "pip" / "pip.conf", *([named] if named else [])])
+    merged.read(
+        [
+            Path("/etc/pip.conf"),
+            Path.home() / ".pip" / "pip.conf",
+            home / "pip" / "pip.conf",
+            *([named] if named else []),
+        ]
+    )
     if not merged.has_section("global"):
         merged.add_section("global")
     for key, value in os.environ.items():

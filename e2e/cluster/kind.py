@@ -29,7 +29,20 @@ class Kind:
         cluster = cls(name)
         if name not in run(["kind", "get", "clusters"]).split():
             with step(f"kind create cluster {name}", "1 min"):
-                run_long(["kind", "create", "cluster", "--name", name, "--wait", "120s", "--kubeconfig", cluster.kubeconfig], "kind")
+                run_long(
+                    [
+                        "kind",
+                        "create",
+                        "cluster",
+                        "--name",
+                        name,
+                        "--wait",
+                        "120s",
+                        "--kubeconfig",
+                        cluster.kubeconfig,
+                    ],
+                    "kind",
+                )
         cluster.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
         cluster.kubeconfig.touch(mode=0o600)
         cluster.kubeconfig.write_text(run(["kind", "get", "kubeconfig", "--name", name]))
@@ -57,7 +70,15 @@ class Kind:
     def build_and_load(self, image: str, dockerfile: Path, context: Path | None = None) -> None:
         """Build a Dockerfile of ours with Docker and load the image."""
         with step(f"building {image}"):
-            build = ["docker", "build", "--tag", image, "--file", str(dockerfile), str(context or paths.REPOSITORY)]
+            build = [
+                "docker",
+                "build",
+                "--tag",
+                image,
+                "--file",
+                str(dockerfile),
+                str(context or paths.REPOSITORY),
+            ]
             run_long(build, f"docker build {image}")
         with tempfile.TemporaryDirectory() as directory:
             archive = Path(directory) / "image.tar"

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from e2e.cluster.model import ClusterError
-from e2e.cluster.shell import run
+from e2e.cluster.process import Identity
+from e2e.cluster.shell import run, succeeds
 
 # Reserved for benchmarks (RFC 2544): never routed on the Internet, and hardly ever inside a company.
 SPACE = IPv4Network("198.18.0.0/15")
 LINK = "greenroom"
+INNER = "host0"
+"""A link's name on the cluster's side."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,17 @@ def connect(holder: int) -> Network:
             _route_from_here(network)
             _set_up_inside(network, holder)
             return network
-    raise ClusterError(f"all {len(NETWORKS)} networks of {SPACE} are in use, by clusters or by routes of this machine")
+    raise ClusterError(
+        f"all {len(NETWORKS)} networks of {SPACE} are in use, by clusters or by routes of this machine"
+    )
 
 
-def disconnect(link: str) -> None:
-    """Remove a cluster's link, and by that its routes, if it is still there."""
-    if link in (device["ifname"] for device in json.loads(run(["ip", "-json", "link", "show"]))):
-        run(["ip", "link", "delete", link])
+def disconnect(process: Identity) -> None:
+    """Remove the link, and with it the routes, of the cluster to whose components a process belongs."""
+    # From the inside: seen from this machine, the link of that name could be another cluster's by now.
+    # The kernel would remove it by itself, some time after the namespace's last process.
+    if process.alive:
+        succeeds([*inside(process.pid), "ip", "link", "delete", INNER])
 
 
 def inside(holder: int) -> list[str]:
@@ -91,7 +98,7 @@ def _routed_here() -> list[IPv4Network]:
 
 def _create_link(network: Network, holder: int) -> bool:
     try:
-        peer = ["peer", "name", "host0", "netns", str(holder)]
+        peer = ["peer", "name", INNER, "netns", str(holder)]
         run(["ip", "link", "add", network.link, "type", "veth", *peer])
     except ClusterError as failure:
         if "File exists" in str(failure):
@@ -112,8 +119,8 @@ def _set_up_inside(network: Network, holder: int) -> None:
     # which kube-proxy's rules then send elsewhere. There is no default route: nothing leads out.
     commands = f"""
         link set lo up
-        address add {network.node}/30 dev host0
-        link set host0 up
+        address add {network.node}/30 dev {INNER}
+        link set {INNER} up
         link add services0 type bridge
         link set services0 up
         route add {network.services} dev services0 src {network.node}

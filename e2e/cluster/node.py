@@ -52,7 +52,9 @@ class Node:
 
     def containerd(self) -> Component:
         """Return the container runtime."""
-        return self._component("containerd", debian.find("containerd") or "containerd", f"--config={self._containerd_file}")
+        return self._component(
+            "containerd", debian.find("containerd") or "containerd", f"--config={self._containerd_file}"
+        )
 
     def kubelet(self) -> Component:
         """Return the kubelet."""
@@ -69,7 +71,9 @@ class Node:
 
     def proxy(self) -> Component:
         """Return kube-proxy."""
-        return self._component("kube-proxy", str(self.binaries / "kube-proxy"), f"--config={self._proxy_file}")
+        return self._component(
+            "kube-proxy", str(self.binaries / "kube-proxy"), f"--config={self._proxy_file}"
+        )
 
     def dns(self) -> Component:
         """Return CoreDNS."""
@@ -77,7 +81,15 @@ class Node:
 
     def ctr(self, *words: str) -> list[str]:
         """Return a call of containerd's own client."""
-        return [*self.prefix, debian.find("ctr") or "ctr", "--address", str(SOCKET), "--namespace", "k8s.io", *words]
+        return [
+            *self.prefix,
+            debian.find("ctr") or "ctr",
+            "--address",
+            str(SOCKET),
+            "--namespace",
+            "k8s.io",
+            *words,
+        ]
 
     @property
     def _containerd_file(self) -> Path:
@@ -132,7 +144,13 @@ state = "{RUN}/containerd/state"
             "routes": [{"dst": "0.0.0.0/0"}],
             "dataDir": str(self.directory / "addresses"),
         }
-        bridge = {"type": "bridge", "bridge": "pods0", "isGateway": True, "hairpinMode": True, "ipMasq": False}
+        bridge = {
+            "type": "bridge",
+            "bridge": "pods0",
+            "isGateway": True,
+            "hairpinMode": True,
+            "ipMasq": False,
+        }
         # Without portmap a hostPort would be accepted and lead nowhere.
         ports = {"type": "portmap", "capabilities": {"portMappings": True}}
         return {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge | {"ipam": addresses}, ports]}

@@ -165,7 +165,9 @@ class Components:
             process.wait()
 
 
-def wait_until(condition: Callable[[], bool], what: str, components: Components, seconds: float = 60.0) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, components: Components, seconds: float = 60.0
+) -> None:
     """Wait for a condition; a component that ends meanwhile ends the wait with its log."""
     deadline = time.monotonic() + seconds
     while not condition():

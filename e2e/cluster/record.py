@@ -10,6 +10,8 @@ from typing import Any
 from e2e.cluster.process import Identity, boot_id
 
 FILE = "record.json"
+HOLDER = "holder"
+"""The process that holds a cluster's namespaces open."""
 
 
 class Kind(StrEnum):
@@ -30,9 +32,8 @@ class Record:
     """The process with which the cluster ends; None if it stays until it is taken down."""
     boot: str = field(default_factory=boot_id)
     processes: dict[str, Identity] = field(default_factory=dict)
-    link: str = ""
-    """The name of its network interface on this machine, once it has one."""
     network: int | None = None
+    """The index of its network, once it has one."""
     ready: bool = False
 
     @property
@@ -40,7 +41,10 @@ class Record:
         """Whether the one who was to end the cluster cannot do it any more."""
         if self.boot != boot_id():
             return True
-        return self.owner is not None and not self.owner.alive
+        if self.owner is not None:
+            return not self.owner.alive
+        # One that was to stay, and whose namespaces are gone nevertheless, is of no use to anybody.
+        return HOLDER in self.processes and not self.processes[HOLDER].alive
 
     def with_process(self, name: str, identity: Identity) -> "Record":
         """Return the record with one more process, or another one of the same name."""
@@ -54,7 +58,6 @@ class Record:
             "owner": self.owner.document() if self.owner else None,
             "boot": self.boot,
             "processes": {name: identity.document() for name, identity in self.processes.items()},
-            "link": self.link,
             "network": self.network,
             "ready": self.ready,
         }
@@ -78,7 +81,6 @@ class Record:
             owner=Identity.parse(owner) if owner else None,
             boot=document["boot"],
             processes={name: Identity.parse(one) for name, one in document["processes"].items()},
-            link=document["link"],
             network=document["network"],
             ready=document["ready"],
         )

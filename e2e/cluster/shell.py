@@ -48,7 +48,9 @@ def run(
     )
     output = finished.stdout.decode(errors="replace")
     if finished.returncode != 0:
-        raise ClusterError(_failure(command, finished.returncode, finished.stderr.decode(errors="replace"), output))
+        raise ClusterError(
+            _failure(command, finished.returncode, finished.stderr.decode(errors="replace"), output)
+        )
     return output
 
 

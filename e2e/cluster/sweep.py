@@ -11,9 +11,10 @@ from pathlib import Path
 from e2e.cluster import cgroups, network, paths
 from e2e.cluster.locks import lock
 from e2e.cluster.model import ClusterError
+from e2e.cluster.node import PRIVATE
 from e2e.cluster.process import boot_id
 from e2e.cluster.progress import say
-from e2e.cluster.record import Kind, Record
+from e2e.cluster.record import HOLDER, Kind, Record
 
 API_SERVER_PREFIX = "greenroom-api-server-"
 KEEP_LOGS = "GREENROOM_CLUSTER_LOGS"
@@ -23,16 +24,17 @@ def remove(record: Record) -> None:
     """End everything that belongs to a cluster and remove its files."""
     _keep_logs(record)
     if record.boot == boot_id():
-        # The store last: the others would fill the log about it.
-        for identity in reversed(record.processes.values()):
+        if record.kind is Kind.EMBEDDED and HOLDER in record.processes:
+            network.disconnect(record.processes[HOLDER])
+        for identity in record.processes.values():
             identity.kill()
         if record.kind is Kind.EMBEDDED:
             # With its last process go its mounts and network namespaces: they are private to it.
             cgroups.kill(record.name)
-            if record.link:
-                network.disconnect(record.link)
             cgroups.remove(record.name)
     _remove_directory(record.directory)
+    if record.kind is Kind.EMBEDDED and not any(records()):
+        _remove_mount_points()
 
 
 def records() -> Iterator[Record]:
@@ -69,10 +71,23 @@ def remove_abandoned_api_servers() -> None:
             remove_abandoned(directory)
 
 
+def keep_logs(record: Record, target: Path) -> None:
+    """Copy a cluster's logs to a directory of its name below the target."""
+    logs = record.directory / "logs"
+    if logs.exists():
+        shutil.copytree(logs, target / record.name, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+
+
 def _keep_logs(record: Record) -> None:
     if target := os.environ.get(KEEP_LOGS):
-        logs = record.directory / "logs"
-        shutil.copytree(logs, Path(target) / record.name, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        keep_logs(record, Path(target))
+
+
+def _remove_mount_points() -> None:
+    # Made for the clusters to mount their own directories over; a machine's own kubelet has files in its.
+    for path in PRIVATE.values():
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _remove_directory(directory: Path, seconds: float = 10.0) -> None:
