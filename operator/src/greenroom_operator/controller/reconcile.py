@@ -1,0 +1,347 @@
+"""One pass over one ModelDeployment: observe, decide, build, apply, report.
+
+Level-triggered: a pass looks at the world as it is, not at what has changed, so that a pass that was
+missed, cut short or repeated makes no difference. A second pass over the same world writes nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+import structlog
+from pydantic import ValidationError
+
+from greenroom_operator.api.modeldeployment import (
+    API_VERSION,
+    KIND,
+    ModelDeployment,
+    ModelDeploymentStatus,
+)
+from greenroom_operator.api.times import parse_duration
+from greenroom_operator.controller.conditions import ConditionType, Situation, Verdict
+from greenroom_operator.controller.context import Child, Observed, is_leaving, is_ready
+from greenroom_operator.controller.events import build_event
+from greenroom_operator.controller.promotion import PodView, PromotionInput, PromotionPlan, plan_promotion
+from greenroom_operator.controller.status import (
+    Transition,
+    build_blocked_status,
+    build_status,
+    find_transitions,
+    judge,
+    next_look,
+    read_promotion,
+)
+from greenroom_operator.controller.store import Store
+from greenroom_operator.controller.writer import Writer
+from greenroom_operator.errors import NotFound, Rejected
+from greenroom_operator.kinds import POD, Key
+from greenroom_operator.resources import build_children
+from greenroom_operator.resources.config import config_name
+from greenroom_operator.resources.flags import flags_name
+from greenroom_operator.resources.ownership import controller_uid
+from greenroom_runtime.contract import names
+from greenroom_runtime.contract.flags import FlagStore
+from greenroom_runtime.contract.report import PodReport
+
+log = structlog.get_logger(__name__)
+
+REPORT_MAX_AGE: Final = 75.0
+"""Seconds; two polls at rest and a bit. An older report says nothing of today."""
+POLL_CONVERGING: Final = 1.0
+POLL_AT_REST: Final = 30.0
+_OUR_CONDITIONS: Final = frozenset(condition.value for condition in ConditionType)
+LOOK_AGAIN: Final = 5.0
+"""Seconds until a pass that is blocked by somebody else's object looks again: no event tells of those."""
+
+
+class Observation(Protocol):
+    """A pod's newest answer."""
+
+    @property
+    def report(self) -> PodReport | None:
+        """What it said; None where it did not, or said garbage."""
+
+    @property
+    def at(self) -> float:
+        """When, on the monotonic clock."""
+
+
+class Reports(Protocol):
+    """Where pods' reports come from."""
+
+    def watch(self, key: Key, pods: Mapping[str, str], *, every: float) -> None:
+        """Ask these pods (uid -> IP) every so many seconds, and no others of this key."""
+
+    def observation(self, uid: str) -> Observation | None:
+        """Return a pod's newest answer."""
+
+    def forget(self, key: Key) -> None:
+        """Ask no pod of this key any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What the queue should know after a pass."""
+
+    requeue_after: float | None = None
+    """Seconds; None waits for news or for the next relist."""
+
+
+class BlockedError(Exception):
+    """The pass cannot go on before somebody else does something; the verdict says who and what."""
+
+    def __init__(self, verdict: Verdict, *, again: float | None) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
+        self.again = again
+
+
+class Reconciler:
+    """The operator's one recipe."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        writer: Writer,
+        reports: Reports,
+        default_image: str,
+        instance: str,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._reports = reports
+        self._default_image = default_image
+        self._instance = instance
+        self._now = now
+        self._monotonic = monotonic
+
+    async def reconcile(self, key: Key) -> Result:
+        """Bring the cluster one pass nearer to what a ModelDeployment asks for, and say how far it is."""
+        body = self._store.deployment(key)
+        if body is None or "deletionTimestamp" in body["metadata"]:
+            self._reports.forget(key)  # owner references do the rest
+            return Result()
+        try:
+            deployment = _parse(body)
+            observed = self._observe(deployment)
+            _refuse_to_act_when_told(observed)
+            plan = await self._plan(observed)
+            children = _build(deployment, plan, default_image=self._default_image)
+            await self._apply(observed, children)
+            await self._touch_pods(observed, plan.flags)
+            await self._prune(observed, children)
+            observed = self._observe(deployment)
+            self._watch_pods(observed, plan)
+            await self._report(body, observed, plan)
+            return Result(requeue_after=next_look(observed, plan))
+        except BlockedError as blocked:
+            await self._report_blocked(body, blocked.verdict)
+            return Result(requeue_after=blocked.again)
+
+    def _observe(self, deployment: ModelDeployment) -> Observed:
+        key = Key(deployment.metadata.namespace, deployment.metadata.name)
+        pods = [pod for pod in self._store.pods(key) if not is_leaving(pod) and controller_uid(pod)]
+        return Observed(
+            deployment=deployment,
+            children=self._store.children(key),
+            pods=pods,
+            views=[self._view(pod) for pod in pods],
+        )
+
+    def _view(self, pod: Child) -> PodView:
+        seen = self._reports.observation(pod["metadata"]["uid"])
+        fresh = seen is not None and self._monotonic() - seen.at <= REPORT_MAX_AGE
+        return PodView(
+            name=pod["metadata"]["name"],
+            ready=is_ready(pod),
+            report=seen.report if seen is not None and fresh else None,
+        )
+
+    async def _plan(self, observed: Observed) -> PromotionPlan:
+        plan = self._decide(observed)
+        before = observed.flags
+        if before is not None and plan.flags.production != before.production:
+            # The watch may lag: a pod that it has not told of yet must not be switched unproven.
+            await self._writer.observe_all(POD.name, observed.deployment.metadata.namespace)
+            plan = self._decide(self._observe(observed.deployment))
+        return plan
+
+    def _decide(self, observed: Observed) -> PromotionPlan:
+        now, deployment = self._now(), observed.deployment
+        world = PromotionInput(
+            target=deployment.spec.version,
+            flags=observed.flags,
+            promotion=read_promotion(deployment.status, now=now),
+            proven=deployment.status.version or "",
+            pods=observed.views,
+            deadline=parse_duration(deployment.spec.progress_deadline),
+            retry=_asks_for_retry(deployment),
+            pins={version.name: version.digest for version in deployment.status.versions if version.digest},
+        )
+        return plan_promotion(world, now=now)
+
+    async def _apply(self, observed: Observed, children: Sequence[Mapping[str, Any]]) -> None:
+        for child in children:
+            known = observed.child(child["kind"], child["metadata"]["name"])
+            if known is None:
+                known = await self._find_unwatched(observed, child)
+            fenced = child["metadata"]["name"] == flags_name(observed.deployment) and known is not None
+            version = known["metadata"]["resourceVersion"] if fenced and known is not None else None
+            try:
+                await self._writer.apply(child, resource_version=version)
+            except Rejected as error:
+                verdict = Verdict(
+                    situation=Situation.INVALID_SPEC,
+                    message=f"the API server refuses our {error.kind} {error.name}: {error.summary}",
+                )
+                raise BlockedError(verdict, again=None) from error
+
+    async def _find_unwatched(self, observed: Observed, child: Mapping[str, Any]) -> Child | None:
+        """Look whether a name is free, ours all the same, or somebody else's."""
+        metadata = child["metadata"]
+        found = await self._writer.get(child["kind"], metadata["namespace"], metadata["name"])
+        if found is None or controller_uid(found) == observed.deployment.metadata.uid:
+            return found
+        verdict = Verdict(
+            situation=Situation.NAME_CONFLICT,
+            message=(
+                f"{child['kind']} {metadata['name']} exists and is not ours: it is left alone; "
+                "remove it, or give the ModelDeployment another name"
+            ),
+        )
+        raise BlockedError(verdict, again=LOOK_AGAIN)
+
+    async def _touch_pods(self, observed: Observed, flags: FlagStore) -> None:
+        """Make kubelet refresh the flag store at once, where a pod does not obey it yet."""
+        for pod, view in zip(observed.pods, observed.views, strict=True):
+            metadata = pod["metadata"]
+            told = (metadata.get("annotations") or {}).get(names.ANNOTATION_FLAGS_REVISION)
+            obeys = view.report is not None and view.report.revision == flags.revision
+            if pod.get("status", {}).get("phase") != "Running" or obeys or told == flags.revision:
+                continue
+            annotations = {names.ANNOTATION_FLAGS_REVISION: flags.revision}
+            try:
+                await self._writer.annotate(POD.name, metadata["namespace"], metadata["name"], annotations)
+            except NotFound:
+                log.debug("pod gone before it was touched", pod=metadata["name"])
+
+    async def _prune(self, observed: Observed, children: Sequence[Mapping[str, Any]]) -> None:
+        """Delete what is ours and no longer asked for; a configuration stays while a pod may need it."""
+        wanted = {(child["kind"], child["metadata"]["name"]) for child in children}
+        workload = observed.workload
+        rolling = not workload.current or workload.updated < workload.replicas
+        for child in observed.ours:
+            place = (child["kind"], child["metadata"]["name"])
+            if place in wanted or (rolling and _is_config(observed, child)):
+                continue
+            await self._writer.delete(child)
+
+    def _watch_pods(self, observed: Observed, plan: PromotionPlan) -> None:
+        metadata = observed.deployment.metadata
+        addresses = {
+            pod["metadata"]["uid"]: pod["status"]["podIP"]
+            for pod in observed.pods
+            if pod.get("status", {}).get("podIP")
+        }
+        settled = not plan.active and all(
+            view.ready and view.report is not None and view.report.revision == plan.flags.revision
+            for view in observed.views
+        )
+        every = POLL_AT_REST if settled else POLL_CONVERGING
+        self._reports.watch(Key(metadata.namespace, metadata.name), addresses, every=every)
+
+    async def _report(self, body: Child, observed: Observed, plan: PromotionPlan) -> None:
+        now = self._now()
+        verdict = judge(observed, plan, now=now)
+        action = observed.deployment.metadata.annotations.get(names.ANNOTATION_ACTION)
+        handled = action if _asks_for_retry(observed.deployment) else None
+        status = build_status(observed, plan, verdict, now=now, action=handled)
+        await self._write_status(body, observed.deployment.status, status)
+
+    async def _report_blocked(self, body: Child, verdict: Verdict) -> None:
+        before = ModelDeploymentStatus.model_validate(body.get("status") or {})
+        generation = body["metadata"].get("generation", 0)
+        status = build_blocked_status(before, verdict, generation=generation, now=self._now())
+        await self._write_status(body, before, status)
+
+    async def _write_status(
+        self, body: Child, before: ModelDeploymentStatus, status: ModelDeploymentStatus
+    ) -> None:
+        metadata = body["metadata"]
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+            "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        await self._writer.apply_status(
+            manifest, condition_types=_OUR_CONDITIONS, resource_version=metadata["resourceVersion"]
+        )
+        for transition in find_transitions(before, status):
+            await self._tell(body, transition)
+
+    async def _tell(self, body: Child, transition: Transition) -> None:
+        metadata = body["metadata"]
+        log.info(
+            "transition",
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            generation=metadata.get("generation"),
+            reason=transition.reason,
+            message=transition.message,
+        )
+        event = build_event(
+            body,
+            type="Warning" if transition.warning else "Normal",
+            reason=transition.reason,
+            message=transition.message,
+            now=self._now(),
+            instance=self._instance,
+        )
+        await self._writer.emit(event)
+
+
+def _parse(body: Child) -> ModelDeployment:
+    try:
+        return ModelDeployment.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        verdict = Verdict(situation=Situation.INVALID_SPEC, message=f"{place}: {first['msg']}")
+        raise BlockedError(verdict, again=None) from error
+
+
+def _refuse_to_act_when_told(observed: Observed) -> None:
+    if observed.disabled:
+        message = (
+            f"annotation {names.ANNOTATION_RECONCILE}: disabled; remove it to let the operator work again"
+        )
+        raise BlockedError(Verdict(situation=Situation.DISABLED, message=message), again=None)
+    if observed.orphans:
+        left = ", ".join(sorted(f"{child['kind']} {child['metadata']['name']}" for child in observed.orphans))
+        message = f"waiting for what a deleted ModelDeployment of this name left: {left}"
+        raise BlockedError(Verdict(situation=Situation.JUST_CREATED, message=message), again=LOOK_AGAIN)
+
+
+def _build(deployment: ModelDeployment, plan: PromotionPlan, *, default_image: str) -> list[dict[str, Any]]:
+    try:
+        return build_children(deployment, flags=plan.flags, default_image=default_image)
+    except ValueError as error:  # a quantity or a duration that the schema's patterns let through
+        verdict = Verdict(situation=Situation.INVALID_SPEC, message=str(error))
+        raise BlockedError(verdict, again=None) from error
+
+
+def _asks_for_retry(deployment: ModelDeployment) -> bool:
+    """Whether a person asks, for the first time with these words, to try the target again."""
+    action: str = deployment.metadata.annotations.get(names.ANNOTATION_ACTION, "")
+    new = action != (deployment.status.last_handled_action or "")
+    return bool(new and action.startswith(f"retry/{deployment.spec.version}/"))
+
+
+def _is_config(observed: Observed, child: Child) -> bool:
+    prefix = config_name(observed.deployment).rsplit("-", 1)[0]
+    return child["kind"] == "ConfigMap" and child["metadata"]["name"].startswith(f"{prefix}-")
