@@ -1,6 +1,10 @@
 """What can go wrong between the operator and the API server, by what should be done about it."""
 
 
+class NotConfigured(Exception):  # noqa: N818 - these are named for what they are
+    """The process was started in a way that cannot work; the text says what to change."""
+
+
 class KubeError(Exception):
     """A call to the API server failed.
 
@@ -21,7 +25,7 @@ class KubeError(Exception):
         super().__init__(f"cannot {verb} {kind} {place}".rstrip() + f": {summary} ({code or 'no answer'})")
 
 
-class Conflict(KubeError):  # noqa: N818 - named for what it is, as are the others
+class Conflict(KubeError):  # noqa: N818
     """409: the object is another one, or newer, than what was observed. Observe again, then decide again."""
 
 

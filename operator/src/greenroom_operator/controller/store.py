@@ -23,8 +23,8 @@ class Store:
     """The newest known state of each object, by resource version, whoever tells of it first.
 
     A watch, a list of our own and the answer to our own write may arrive in any order. What is older than
-    what is known is ignored, that of an object known to be deleted included. Resource versions are compared as
-    integers: they are etcd's revisions, and comparable across kinds and incarnations.
+    what is known is ignored, that of an object known to be deleted included. Resource versions are compared
+    as integers: they are etcd's revisions, and comparable across kinds and incarnations.
 
     Whatever observes returns the keys that are concerned, the former owner of a relabelled object included;
     none when it told nothing new.

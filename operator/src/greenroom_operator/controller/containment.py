@@ -1,0 +1,118 @@
+"""Whether an object already says what we would apply, so that the call can be left out."""
+
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from greenroom_runtime.contract.canonical import content_hash
+from greenroom_runtime.contract.names import GROUP
+
+ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
+"""On every child: the hash of the manifest that was last applied.
+
+What a manifest no longer has cannot be seen by looking for what it has.
+"""
+
+_QUANTITIES: Final = frozenset({"limits", "requests", "capacity", "sizeLimit", "storage"})
+_QUANTITY: Final = re.compile(
+    r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,3})?", re.ASCII
+)
+_DECIMAL_SUFFIXES: Final = {
+    "n": -9,
+    "u": -6,
+    "m": -3,
+    "": 0,
+    "k": 3,
+    "M": 6,
+    "G": 9,
+    "T": 12,
+    "P": 15,
+    "E": 18,
+}
+_BINARY_SUFFIXES: Final = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
+
+_MAPS: Final = frozenset(
+    {"annotations", "binaryData", "data", "labels", "limits", "matchLabels", "nodeSelector", "requests"}
+)
+"""Fields that the API server drops when they are empty; an empty object elsewhere, as in emptyDir, stays."""
+
+_LIST_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "containers": ("name",),
+    "conditions": ("type",),
+    "env": ("name",),
+    "ephemeralContainers": ("name",),
+    "imagePullSecrets": ("name",),
+    "initContainers": ("name",),
+    "ownerReferences": ("uid",),
+    "ports": ("containerPort", "port"),
+    "volumeMounts": ("mountPath",),
+    "volumes": ("name",),
+}
+"""Lists whose items have an identity: others may add to them, and their order may differ."""
+
+
+def stamped(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest with the annotation that says what it was."""
+    metadata = manifest["metadata"]
+    annotations = {
+        **(metadata.get("annotations") or {}),
+        ANNOTATION_APPLIED: content_hash(manifest, length=16),
+    }
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
+
+
+def already_applied(live: Mapping[str, Any] | None, desired: Mapping[str, Any]) -> bool:
+    """Return whether applying ``desired`` (as ``stamped`` made it) would leave the live object as it is.
+
+    True means: it was the last one applied, and nobody has changed or removed a field of it since. False
+    where in doubt costs one call that changes nothing.
+    """
+    return live is not None and covers(live, desired)
+
+
+def covers(live: Any, desired: Any, *, field: str = "", quantity: bool = False) -> bool:
+    """Return whether ``live`` has all that ``desired`` has, in Kubernetes' sense of the same value."""
+    match desired:
+        case Mapping():
+            return isinstance(live, Mapping) and _covers_map(live, desired, quantity=quantity)
+        case list() | tuple():
+            return isinstance(live, list) and _covers_list(live, desired, keys=_LIST_KEYS.get(field))
+        case bool() | None:
+            return live is desired
+        case _ if quantity:
+            return _amount(live) == _amount(desired)
+        case _:
+            return type(live) is type(desired) and bool(live == desired)
+
+
+def _covers_map(live: Mapping[str, Any], desired: Mapping[str, Any], *, quantity: bool) -> bool:
+    return all(
+        covers(live[name], value, field=name, quantity=quantity or name in _QUANTITIES)
+        if live.get(name) is not None
+        else _is_dropped(name, value)
+        for name, value in desired.items()
+    )
+
+
+def _covers_list(live: Sequence[Any], desired: Sequence[Any], *, keys: tuple[str, ...] | None) -> bool:
+    if keys is None:
+        return len(live) == len(desired) and all(map(covers, live, desired))
+    by_key = {tuple(item.get(key) for key in keys): item for item in live}
+    return all(covers(by_key.get(tuple(item.get(key) for key in keys)), item) for item in desired)
+
+
+def _is_dropped(field: str, value: Any) -> bool:
+    """Return whether the API server does not store this value, since it is what absence means."""
+    return value in (None, "", [], 0, False) or (value == {} and field in _MAPS)
+
+
+def _amount(quantity: Any) -> Decimal | str:
+    """Return a quantity as a number, or as it is spelled if it is none."""
+    matched = _QUANTITY.fullmatch(str(quantity))
+    if matched is None:
+        return str(quantity)
+    number, suffix = Decimal(matched[1]), matched[2] or ""
+    if suffix in _BINARY_SUFFIXES:
+        return number * Decimal(1024) ** _BINARY_SUFFIXES[suffix]
+    return number.scaleb(_DECIMAL_SUFFIXES[suffix] if suffix in _DECIMAL_SUFFIXES else int(suffix[1:]))
