@@ -36,18 +36,16 @@ class Rule:
     rule: str
     message: str
     """What is wrong and what to write instead. One line."""
-    message_expression: str = ""
-    """A CEL string that replaces the message where the offending value helps."""
-    field_path: str = ""
-    """The member that the error is shown at, such as ``.percent``; empty for the value itself."""
+    subject: str = ""
+    """CEL of the offending text, such as ``self`` or ``self.name``, which then begins the message: by itself
+    the API server shows only the value's type. Empty where the value is no text."""
 
     def to_dict(self) -> dict[str, str]:
         """Return the entry of ``x-kubernetes-validations``."""
         entry = {"rule": self.rule, "message": self.message}
-        if self.message_expression:
-            entry["messageExpression"] = self.message_expression
-        if self.field_path:
-            entry["fieldPath"] = self.field_path
+        if self.subject:
+            quoted = self.message.replace("'", "\\'")
+            entry["messageExpression"] = f"""'"' + {self.subject} + '": {quoted}'"""
         return entry
 
     def __get_pydantic_json_schema__(

@@ -73,6 +73,7 @@ ObjectName = Annotated[
         _matches("^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"),
         "must be the name of an object in this namespace: lower-case letters, digits, '-' and '.', beginning "
         "and ending with a letter or digit",
+        subject="self",
     ),
 ]
 """The name of a Kubernetes object in the same namespace."""
@@ -93,10 +94,7 @@ Duration = Annotated[
     Rule(
         _IS_DURATION,
         "a duration is whole numbers with h, m, s or ms, the largest first, such as 30s, 5m or 1h30m",
-        message_expression=(
-            "'\"' + self + '\" is no duration: write whole numbers with h, m, s or ms, the largest first, "
-            "such as 30s, 5m or 1h30m'"
-        ),
+        subject="self",
     ),
 ]
 """What :func:`greenroom_operator.api.times.parse_duration` reads."""
@@ -108,6 +106,7 @@ def between(at_least: str, at_most: str, /) -> Rule:
         f"!({_IS_DURATION}) || (duration(self) >= duration('{at_least}') "
         f"&& duration(self) <= duration('{at_most}'))",
         f"must be between {at_least} and {at_most}",
+        subject="self",
     )
 
 
@@ -174,9 +173,7 @@ class EnvVar(ApiModel):
             Rule(
                 "has(self.value) != has(self.valueFrom)",
                 "give exactly one of value and valueFrom.secretKeyRef",
-                message_expression=(
-                    "'env ' + self.name + ': give exactly one of value and valueFrom.secretKeyRef'"
-                ),
+                subject="self.name",
             )
         )
     )
@@ -187,10 +184,12 @@ class EnvVar(ApiModel):
         Rule(
             _matches("^[A-Za-z_][A-Za-z0-9_]*$"),
             "an environment variable's name is letters, digits and '_', not beginning with a digit",
+            subject="self",
         ),
         Rule(
             f"!self.startsWith('{RESERVED_ENV_PREFIX}')",
             f"names beginning with {RESERVED_ENV_PREFIX} are Greenroom's own: choose another",
+            subject="self",
         ),
     ]
     """The variable's name. Names beginning with GREENROOM_ are Greenroom's own."""

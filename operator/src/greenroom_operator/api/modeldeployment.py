@@ -56,34 +56,36 @@ SourceUri = Annotated[
     Rule(
         _SCHEME_KNOWN,
         "this release reads s3://BUCKET/PREFIX and file:///PATH, a directory of the image: write one of them",
+        subject="self",
     ),
     Rule(
         f"!({_SCHEME_KNOWN}) || self.matches(r'^({'|'.join(SOURCE_PATTERNS.values())})$')",
+        # Without the value: it may hold a password.
         "must be s3://BUCKET/PREFIX or file:///PATH, without blanks, '?', '#' and credentials; "
         "credentials belong into source.secretRef",
     ),
-    Rule("!self.contains('/../') && !self.endsWith('/..')", "must not contain '..': write the path itself"),
+    Rule(
+        "!self.contains('/../') && !self.endsWith('/..')",
+        "'..' is not followed: write the path itself",
+        subject="self",
+    ),
 ]
+
+_ALIASES = [names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS]
 
 ModelVersion = Annotated[
     str,
     Field(max_length=names.VERSION_MAX_LENGTH),
     Rule(
-        f"!(self in ['{names.ALIAS_PRODUCTION}', '{names.ALIAS_PREVIOUS}'])",
-        f"{names.ALIAS_PRODUCTION} and {names.ALIAS_PREVIOUS} are aliases that Greenroom moves: name the "
-        "version itself, such as v2",
-        message_expression=(
-            "self + ' is an alias that Greenroom moves: name the version itself, such as v2 or 2026.11.3'"
-        ),
+        f"!(self in {_ALIASES})",
+        "this is an alias that Greenroom moves: name the version itself, such as v2",
+        subject="self",
     ),
     Rule(
         f"self.matches(r'{names.VERSION_PATTERN}')",
         "a version is the name of its directory under source.uri: lower-case letters, digits, '-' and '.', "
         "such as v2 or 2026.11.3",
-        message_expression=(
-            "'\"' + self + '\" is no version: it is the name of a directory under source.uri, of lower-case "
-            "letters, digits, dashes and dots, such as v2 or 2026.11.3'"
-        ),
+        subject="self",
     ),
 ]
 
@@ -168,6 +170,7 @@ class ModelDeploymentSpec(ApiModel):
             Rule(
                 "self.matches(r'^[a-zA-Z0-9][^\\s]*$')",
                 "must be an image reference such as registry.example.com/greenroom-runtime:0.1.0",
+                subject="self",
             ),
         ]
         | None
@@ -324,11 +327,13 @@ class ModelDeployment(ApiModel):
                 "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
                 "metadata.name becomes a Service's name: lower-case letters, digits and '-', beginning with "
                 "a letter and ending with a letter or digit, such as churn",
+                subject="self.metadata.name",
             ),
             Rule(
                 f"size(self.metadata.name) <= {NAME_MAX_LENGTH}",
                 f"metadata.name is at most {NAME_MAX_LENGTH} characters, since the names of pods and "
                 "Services begin with it",
+                subject="self.metadata.name",
             ),
         )
     )
