@@ -2,14 +2,14 @@
 
 import random
 import socket
-import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from e2e.cluster import debian, golang, guard, sweep
+from e2e.cluster import debian, golang, sweep
 from e2e.cluster.control_plane import LOOPBACK, ControlPlane, Ports
+from e2e.cluster.guard import Guard
 from e2e.cluster.model import ClusterError
 from e2e.cluster.process import Components, Identity, wait_until
 from e2e.cluster.record import Kind, Record
@@ -29,7 +29,7 @@ class ApiServer:
     def __init__(self, *, controllers: bool = False, flags: tuple[str, ...] = ()) -> None:
         self._controllers = controllers
         self._flags = flags
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
         self._record: Record
         self._plane: ControlPlane
         self._components: Components
@@ -92,7 +92,7 @@ class ApiServer:
     def close(self) -> None:
         """End everything and remove its files."""
         if self._guard is not None:
-            guard.stop(self._guard)
+            self._guard.dismiss()
             self._guard = None
         sweep.remove(self._record)
         self._components.reap()
@@ -119,7 +119,7 @@ class ApiServer:
             directory, binaries, LOOPBACK, _ports(), "10.0.0.0/12", self._api_server_flags()
         )
         self._plane.prepare()
-        self._guard = guard.start(directory)
+        self._guard = Guard(directory)
         self._components.start(self._plane.etcd())
         self._components.start(self._plane.api_server())
         self._wait()

@@ -26,7 +26,7 @@ def hierarchies() -> list[Path]:
 
 
 def group(cluster: str) -> str:
-    """Return the path, in each hierarchy, of a cluster's group; the kubelet makes its pods' groups below it."""
+    """Return the path of a cluster's group in each hierarchy; the kubelet makes its pods' groups below."""
     return f"/{PREFIX}{cluster}"
 
 
@@ -80,7 +80,7 @@ def remove(cluster: str, seconds: float = 10.0) -> None:
 
 
 def enter(directory: Path) -> tuple[str, ...]:
-    """Return the prefix of a command that is to run in a group; its descendants cannot leave it by forking."""
+    """Return the prefix of a command that is to run in a group; its descendants stay there."""
     return ("/bin/sh", "-c", f'echo $$ > "{directory}/cgroup.procs" && exec "$@"', "enter")
 
 

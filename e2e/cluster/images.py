@@ -15,7 +15,7 @@ from e2e.cluster import debian, paths
 from e2e.cluster.locks import lock
 from e2e.cluster.model import ClusterError
 from e2e.cluster.node import snapshotter
-from e2e.cluster.progress import say, step
+from e2e.cluster.progress import step
 from e2e.cluster.shell import run, run_long
 
 BASE = "docker.io/library/debian:trixie-slim"
@@ -139,7 +139,7 @@ def _mirror() -> list[str]:
 
 @contextmanager
 def _configuration(directory: Path) -> Iterator[list[str]]:
-    """Yield mounts by which a build reaches package indexes as this machine does, and the image knows nothing of it."""
+    """Yield mounts by which a build reaches package indexes as this machine does; the image never knows."""
     mounts: list[str] = []
     if AUTHORITIES.exists():
         mounts += ["--volume", f"{AUTHORITIES}:{AUTHORITIES}:ro"]
@@ -150,7 +150,7 @@ def _configuration(directory: Path) -> Iterator[list[str]]:
 
 
 def pip_configuration() -> str:
-    """Return the machine's pip configuration as one file: its files, then its environment, as pip reads them."""
+    """Return the machine's pip configuration as one file: its files, then its environment."""
     merged = configparser.RawConfigParser()
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     named = os.environ.get("PIP_CONFIG_FILE")

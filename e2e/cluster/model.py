@@ -30,7 +30,7 @@ class Cluster(Protocol):
 
     @property
     def exec_prefix(self) -> list[str]:
-        """Put before a command, runs it in the cluster's network: ClusterIPs and pod addresses answer there."""
+        """Put before a command, runs it in the cluster's network, where ClusterIPs and pods answer."""
 
     @property
     def routed(self) -> bool:

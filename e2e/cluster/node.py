@@ -230,8 +230,8 @@ def pause_archive(binary: Path, target: Path) -> None:
     with tarfile.open(fileobj=layer, mode="w") as tar:
         info = tarfile.TarInfo("pause")
         info.size, info.mode = binary.stat().st_size, 0o755
-        with binary.open("rb") as content:
-            tar.addfile(info, content)
+        with binary.open("rb") as program:
+            tar.addfile(info, program)
     digest = sha256(layer.getvalue()).hexdigest()
     configuration = {
         "architecture": architecture(),

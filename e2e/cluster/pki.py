@@ -63,7 +63,7 @@ class Pki:
         return self.directory / "service-accounts.pub"
 
     def certificate(self, name: str) -> Path:
-        """Return the certificate `apiserver`, `kubelet` (servers) or `kubelet-client` (the API server's own)."""
+        """Return the certificate of `apiserver` or `kubelet`, or the API server's own, `kubelet-client`."""
         return self.directory / f"{name}.crt"
 
     def key(self, name: str) -> Path:
@@ -77,7 +77,7 @@ def create(directory: Path, addresses: list[str]) -> Pki:
     directory.mkdir(mode=0o700, parents=True)
     names = [f"DNS:{name}" for name in NAMES] + [f"IP:{address}" for address in addresses]
     (directory / "openssl.cnf").write_text(EXTENSIONS.format(names=",".join(names)))
-    self_signed = ["-keyout", pki.key("ca"), "-out", pki.ca, "-extensions", "ca"]
+    self_signed: list[str | Path] = ["-keyout", pki.key("ca"), "-out", pki.ca, "-extensions", "ca"]
     run(["openssl", "req", "-x509", "-config", directory / "openssl.cnf", "-days", DAYS, *KEY, *self_signed])
     for name, purpose in (("apiserver", "server"), ("kubelet", "server"), ("kubelet-client", "client")):
         _sign(pki, name, purpose)
@@ -90,8 +90,8 @@ def create(directory: Path, addresses: list[str]) -> Pki:
 def _sign(pki: Pki, name: str, purpose: str) -> None:
     configuration, request = pki.directory / "openssl.cnf", pki.directory / f"{name}.csr"
     subject = ["-subj", f"/O=greenroom/CN={name}"]
-    files = ["-keyout", pki.key(name), "-out", request]
+    files: list[str | Path] = ["-keyout", pki.key(name), "-out", request]
     run(["openssl", "req", "-new", "-config", configuration, *KEY, *subject, *files])
-    authority = ["-CA", pki.ca, "-CAkey", pki.key("ca"), "-CAcreateserial", "-days", DAYS]
-    extensions = ["-extfile", configuration, "-extensions", purpose]
+    authority: list[str | Path] = ["-CA", pki.ca, "-CAkey", pki.key("ca"), "-CAcreateserial", "-days", DAYS]
+    extensions: list[str | Path] = ["-extfile", configuration, "-extensions", purpose]
     run(["openssl", "x509", "-req", "-in", request, "-out", pki.certificate(name), *authority, *extensions])

@@ -1,4 +1,4 @@
-"""Processes that outlive the call that started them, and that are killed only if they are still themselves."""
+"""Processes that outlive the call that started them, and are killed only if they are still themselves."""
 
 import os
 import signal
