@@ -34,7 +34,7 @@ class FlagStore:
     resident: tuple[str, ...]
     """The versions that a pod should hold; production is always among them. Order has no meaning."""
     previous: str = ""
-    """What ``production`` was before the last promotion, for an instant way back; empty where there is none."""
+    """What ``production`` was before the last promotion, for an instant way back; empty for none."""
     digests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The pinned ``sha256:…`` of a version's ``bundle.json``; a version without one is not pinned yet."""
     first: str = ""

@@ -1,0 +1,89 @@
+"""The admin port, cluster-internal: health, the report, metrics."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+from greenroom_runtime.api.errors import ProblemError
+from greenroom_runtime.api.public import NO_TELEMETRY, on_http_exception, on_problem
+from greenroom_runtime.contract import names, report
+from greenroom_runtime.metrics import Metrics
+from greenroom_runtime.models.residents import Residents
+
+_MESSAGE_LENGTHS = (2048, 512, 128, 0)
+
+
+def build_admin(
+    *,
+    residents: Residents,
+    metrics: Metrics,
+    started: Callable[[], bool],
+    pod: Callable[[], report.PodReport],
+) -> FastAPI:
+    """Return the ASGI application of the admin port."""
+    app = FastAPI(openapi_url=None, telemetry=NO_TELEMETRY)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(ProblemError, on_problem)
+
+    @app.get(names.STARTUP_PATH)
+    async def startup() -> Response:
+        """Pass once the flag store has been read: from here on a restart would cure nothing."""
+        if not started():
+            raise _unavailable("the flag store has not been read yet")
+        return _fine()
+
+    @app.get(names.LIVE_PATH)
+    async def live() -> Response:
+        """Pass while the event loop turns."""
+        return _fine()
+
+    @app.get(names.READY_PATH)
+    async def ready() -> Response:
+        """Pass while a production version answers, during the drain too: endpoints decide that, not we."""
+        if residents.production is None:
+            raise _unavailable(residents.waiting_for())
+        return _fine()
+
+    @app.get(names.REPORT_PATH)
+    async def tell_report() -> Response:
+        return Response(encode_report(pod()), media_type="application/json")
+
+    @app.get(names.METRICS_PATH)
+    async def tell_metrics() -> Response:
+        return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return app
+
+
+def encode_report(pod: report.PodReport) -> bytes:
+    """Return the report as JSON of at most ``report.MAX_BYTES``: messages are cut first, never states."""
+    encoded = b""
+    for length in _MESSAGE_LENGTHS:
+        versions = tuple(_shortened(version, length) for version in pod.versions)
+        shortened = pod.model_copy(update={"versions": versions, "flags_error": pod.flags_error[:length]})
+        encoded = shortened.model_dump_json().encode()
+        if len(encoded) <= report.MAX_BYTES:
+            break
+    return encoded
+
+
+def _shortened(version: report.VersionReport, length: int) -> report.VersionReport:
+    failure = version.failure and version.failure.model_copy(
+        update={
+            "message": version.failure.message[:length],
+            "expected": version.failure.expected[:length],
+            "found": version.failure.found[:length],
+        }
+    )
+    return version.model_copy(update={"message": version.message[:length], "failure": failure})
+
+
+def _fine() -> Response:
+    return Response(b'{"status":"ok"}', media_type="application/json")
+
+
+def _unavailable(detail: str) -> ProblemError:
+    return ProblemError(status=HTTPStatus.SERVICE_UNAVAILABLE, kind="not-ready", detail=detail)

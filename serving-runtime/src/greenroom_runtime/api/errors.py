@@ -1,0 +1,36 @@
+"""Problem documents (RFC 9457): what went wrong, told to the client."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+CONTENT_TYPE = "application/problem+json"
+
+
+@dataclass(kw_only=True)
+class ProblemError(Exception):
+    """An answer other than 200."""
+
+    status: HTTPStatus
+    kind: str
+    """The last part of the problem's type, ``urn:greenroom:problem:<kind>``; clients may switch on it."""
+    detail: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further members of the document."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self, *, request_id: str = "") -> bytes:
+        """Return the JSON document."""
+        document = {
+            "type": f"urn:greenroom:problem:{self.kind}",
+            "title": self.status.phrase,
+            "status": self.status.value,
+            "detail": self.detail,
+            **self.extra,
+        }
+        if request_id:
+            document["request_id"] = request_id
+        return orjson.dumps(document)

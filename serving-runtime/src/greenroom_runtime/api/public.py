@@ -1,0 +1,84 @@
+"""The public port: predictions first, everything else through FastAPI."""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.telemetry import TelemetryConfig
+from starlette.exceptions import HTTPException
+
+from greenroom_runtime.api import predict
+from greenroom_runtime.api.errors import CONTENT_TYPE, ProblemError
+from greenroom_runtime.api.schema import predict_operation, request_schema
+from greenroom_runtime.models.residents import Residents
+
+Application = Callable[[predict.Scope, predict.Receive, predict.Send], Awaitable[None]]
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
+
+
+def problem_response(problem: ProblemError) -> Response:
+    """Return the problem as a response."""
+    return Response(
+        problem.body(),
+        status_code=problem.status.value,
+        media_type=CONTENT_TYPE,
+        headers=dict(problem.headers),
+    )
+
+
+async def on_http_exception(_: Request, error: Exception) -> Response:
+    """Tell FastAPI's own refusals, such as an unknown path, as problem documents."""
+    if not isinstance(error, HTTPException):
+        raise error
+    status = HTTPStatus(error.status_code)
+    return problem_response(
+        ProblemError(status=status, kind="http", detail=str(error.detail), headers=error.headers or {})
+    )
+
+
+async def on_problem(_: Request, error: Exception) -> Response:
+    """Answer with the problem that a route has raised."""
+    if not isinstance(error, ProblemError):
+        raise error
+    return problem_response(error)
+
+
+def build_public(
+    handle_predict: predict.Predict, *, residents: Residents, model: str, version: str
+) -> Application:
+    """Return the ASGI application of the public port."""
+    app = FastAPI(title=f"Greenroom: {model}", version=version, telemetry=NO_TELEMETRY)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(ProblemError, on_problem)
+
+    @app.get("/schema", summary="JSON Schema of the request", tags=["model"])
+    async def schema() -> Response:
+        loaded = residents.production
+        if loaded is None:
+            raise ProblemError(
+                status=HTTPStatus.SERVICE_UNAVAILABLE,
+                kind="not-ready",
+                detail=f"no version serves: {residents.waiting_for()}",
+                headers={"Retry-After": "5"},
+            )
+        return JSONResponse(request_schema(loaded.session.bundle.signature))
+
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        loaded = residents.production
+        operation = predict_operation(loaded.session.bundle.signature if loaded else None)
+        return {**document, "paths": {predict.PATH: operation, **document["paths"]}}
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+    async def serve(scope: predict.Scope, receive: predict.Receive, send: predict.Send) -> None:
+        if scope["type"] == "http" and scope["path"] == predict.PATH:
+            await handle_predict(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return serve

@@ -1,0 +1,224 @@
+"""One serving process: two HTTP servers, the flag file's watcher and the versions that it holds."""
+
+import asyncio
+import random
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from greenroom_runtime.api.admin import build_admin
+from greenroom_runtime.api.predict import Predict
+from greenroom_runtime.api.public import Application, build_public
+from greenroom_runtime.contract.config import RuntimeConfig
+from greenroom_runtime.contract.report import PodReport
+from greenroom_runtime.metrics import Metrics
+from greenroom_runtime.models.residents import LoadedVersion, Residents
+from greenroom_runtime.models.source import open_source
+from greenroom_runtime.models.store import BundleStore
+from greenroom_runtime.routing.flag_file import FlagFile
+from greenroom_runtime.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than clients and proxies keep idle connections, so that it is they who close."""
+_FINISH_SECONDS = 30
+"""How long requests that are running after the drain may take."""
+_MAX_VERSIONS = 64
+"""In a report."""
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server among others in one process: signals are the process's own business."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and say so."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signal handlers as they are."""
+        yield
+
+    def close_connections(self) -> None:
+        """Let each further answer say ``Connection: close``, so that clients move on before the end."""
+        header = (b"connection", b"close")
+        self.config.encoded_headers.append(header)
+        self.server_state.default_headers.append(header)
+
+
+class Runtime:
+    """Everything of one process, wired."""
+
+    def __init__(self, config: RuntimeConfig, settings: Settings) -> None:
+        """Open the source and the store; ValueError or StoreError where that cannot work."""
+        self.config = config
+        self.settings = settings
+        self.metrics = Metrics()
+        self.draining = False
+        self.store = BundleStore(
+            Path(config.models_dir), source=open_source(config.source_uri, environment=settings.environment)
+        )
+        self.residents = Residents(
+            store=self.store,
+            proof=config.proof,
+            pod=settings.pod,
+            clock=time.monotonic,
+            chance=random.random,
+            on_swap=self._count_swap,
+            on_departure=self.metrics.forget,
+        )
+        self.flag_file = FlagFile(path=Path(config.flags_path), on_document=self.residents.obey)
+        self.metrics.observe_state(self.report)
+
+    def report(self) -> PodReport:
+        """Return the process's state as it sees itself."""
+        residents = self.residents
+        return PodReport(
+            pod=self.settings.pod,
+            model=self.config.name,
+            revision=residents.revision,
+            production=residents.production.name if residents.production else "",
+            ready=residents.production is not None,
+            draining=self.draining,
+            flags_error=self.flag_file.error[:2048],
+            versions=residents.reports()[:_MAX_VERSIONS],
+            requests=self.metrics.counts.requests,
+            errors=self.metrics.counts.errors,
+        )
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain and return; raises when a part of it fails."""
+        predict = Predict(
+            model=self.config.name, residents=self.residents, limits=self.config.limits, metrics=self.metrics
+        )
+        public = build_public(
+            predict,
+            residents=self.residents,
+            model=self.config.name,
+            version=distribution_version("greenroom"),
+        )
+        admin = build_admin(
+            residents=self.residents,
+            metrics=self.metrics,
+            started=lambda: self.flag_file.was_read,
+            pod=self.report,
+        )
+        with (
+            _listen(self.config.host, self.config.http_port) as http_socket,
+            _listen(self.config.host, self.config.admin_port) as admin_socket,
+        ):
+            async with _serving(public, http_socket) as http, _serving(admin, admin_socket) as internal:
+                log.info(
+                    "serving",
+                    model=self.config.name,
+                    http_port=http_socket.getsockname()[1],
+                    admin_port=admin_socket.getsockname()[1],
+                )
+                await self._work_until_told([http, internal])
+        self.store.close()
+        log.info("ended")
+
+    async def _work_until_told(self, servers: list[Server]) -> None:
+        stop = _signalled()
+        async with _alongside(self.flag_file.watch(), self.residents.run()) as failed:
+            await asyncio.wait({stop, failed}, return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+            await self._drain(servers)
+
+    async def _drain(self, servers: list[Server]) -> None:
+        """Stay ready and go on answering while the endpoints forget us, which takes up to seconds."""
+        self.draining = True
+        seconds = self.config.drain_seconds if self.residents.production else 0.0
+        log.info("draining", seconds=seconds)
+        for server in servers:
+            server.close_connections()
+        again = _signalled()
+        await asyncio.wait({again}, timeout=seconds)
+        again.cancel()
+
+    def _count_swap(self, _: LoadedVersion) -> None:
+        self.metrics.swaps.inc()
+
+
+def _signalled() -> asyncio.Future[None]:
+    """Return a future that the next SIGTERM or SIGINT resolves."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def resolve() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, resolve)
+    return future
+
+
+@asynccontextmanager
+async def _alongside(*works: Awaitable[None]) -> AsyncIterator[asyncio.Future[None]]:
+    """Run the endless works meanwhile; the future resolves with the first one's failure."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    failed = asyncio.ensure_future(_first(tasks))
+    try:
+        yield failed
+    finally:
+        failed.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(failed, *tasks, return_exceptions=True)
+
+
+async def _first(tasks: Collection[asyncio.Future[None]]) -> None:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+@contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    dualstack = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+    listening = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=dualstack)
+    with listening:
+        listening.setblocking(False)
+        yield listening
+
+
+@asynccontextmanager
+async def _serving(application: Application, listening: socket.socket) -> AsyncIterator[Server]:
+    """Serve the application; at the end finish what runs."""
+    server = Server(
+        uvicorn.Config(
+            application,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_FINISH_SECONDS,
+        )
+    )
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        await server.listening.wait()
+        yield server
+    finally:
+        server.should_exit = True
+        await task
