@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 from greenroom_operator.api import crdgen
 from greenroom_operator.api.base import ApiModel, Rule, list_map, rules, server_default
 from greenroom_operator.api.crdgen import UnsupportedSchemaError, structural
+from greenroom_operator.api.modeldeployment import ModelDeployment
 
 CRDS = Path(__file__).parents[3] / "crds"
 PATTERN = re.compile(r"r'(\^.*?\$)'")
@@ -33,7 +34,7 @@ def walk(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str
             yield from walk(schema[keyword], f"{path}[]")
 
 
-NODES = list(walk(crdgen.build_schema(crdgen.md.ModelDeployment)))
+NODES = list(walk(crdgen.build_schema(ModelDeployment)))
 
 
 class Part(ApiModel):

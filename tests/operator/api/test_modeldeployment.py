@@ -63,4 +63,4 @@ def test_status_is_dumped_without_nulls_in_camel_case() -> None:
 def test_objects_are_frozen() -> None:
     """A pass decides on what it observed; nothing changes it underway."""
     with pytest.raises(ValidationError, match="frozen"):
-        read(model_deployment()).spec.version = "v2"
+        read(model_deployment()).spec.version = "v2"  # type: ignore[misc]

@@ -45,7 +45,7 @@ _DROPPED = frozenset({"title", "default", "$defs"})
 """Defaults live in Python; the few that the API server writes are marked as such."""
 
 _QUANTITY_RULE = {
-    "rule": "type(self) == int || isQuantity(self)",
+    "rule": "isQuantity(string(self)) && !quantity(string(self)).isLessThan(quantity('0'))",
     "message": "must be a quantity, such as 500m, 2 or 512Mi",
 }
 _FOREIGN_BOUNDS: Final[Mapping[str, Schema]] = {
@@ -66,7 +66,7 @@ def structural(schema: Schema, *, definitions: Mapping[str, Schema], path: str =
     """
     merged = _without_indirection(schema, definitions=definitions, path=path)
     if (name := merged.get(KUBERNETES_TYPE)) is not None:
-        described = {key: merged[key] for key in ("description",) if key in merged}
+        described = {key: merged[key] for key in ("description", CEL_RULES) if key in merged}
         return _tidied(described | _bounded(pod_schema(name)))
     result: Schema = {}
     for keyword, value in merged.items():

@@ -21,7 +21,8 @@ RESERVED_POD_KEYS: Final = (
 )
 RESERVED_ENV_PREFIX: Final = "GREENROOM_"
 
-_LABEL_KEY = "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+_DNS_SUBDOMAIN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_LABEL_KEY = f"^({_DNS_SUBDOMAIN}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
 _LABEL_VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 
 
@@ -70,7 +71,7 @@ ObjectName = Annotated[
     str,
     Field(max_length=253),
     Rule(
-        _matches("^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"),
+        _matches(f"^{_DNS_SUBDOMAIN}$"),
         "must be the name of an object in this namespace: lower-case letters, digits, '-' and '.', beginning "
         "and ending with a letter or digit",
         subject="self",
@@ -121,7 +122,27 @@ TopologySpreadConstraints = Annotated[
     list_map("topologyKey", "whenUnsatisfiable"),
 ]
 Affinity = Annotated[dict[str, Any], kubernetes_type("Affinity")]
-ResourceRequirements = Annotated[dict[str, Any], kubernetes_type("ResourceRequirements")]
+
+_RESOURCE_KNOWN = (
+    "k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || k.contains('/')"
+)
+
+ResourceRequirements = Annotated[
+    dict[str, Any],
+    kubernetes_type("ResourceRequirements"),
+    Rule(
+        f"(!has(self.limits) || self.limits.all(k, {_RESOURCE_KNOWN})) && "
+        f"(!has(self.requests) || self.requests.all(k, {_RESOURCE_KNOWN}))",
+        "a resource is cpu, memory, ephemeral-storage, hugepages-SIZE or a vendor's with its prefix, such as "
+        "nvidia.com/gpu",
+    ),
+    Rule(
+        "!has(self.limits) || !has(self.requests) || self.requests.all(k, !(k in self.limits) || "
+        "!isQuantity(string(self.requests[k])) || !isQuantity(string(self.limits[k])) || "
+        "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
+        "a request must not be larger than the limit of the same resource",
+    ),
+]
 
 
 class ObjectMeta(ApiModel):
