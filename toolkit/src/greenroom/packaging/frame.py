@@ -140,7 +140,4 @@ def _to_array(rows: Sequence[Row], feature: Feature, dtype: Dtype) -> Any:
     values = [row[feature.name] for row in rows]
     if dtype == "string":
         return np.array([feature.null_as if value is None else value for value in values], dtype=object)
-    numbers = np.array([np.nan if value is None else value for value in values], dtype="float64")
-    if feature.dtype == "float32":
-        numbers = numbers.astype("float32")
-    return numbers.astype(dtype)
+    return np.array(values, dtype=dtype)  # numpy turns None into NaN

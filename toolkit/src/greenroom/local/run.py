@@ -1,0 +1,254 @@
+"""``greenroom run``: a ModelDeployment with no cluster, planned by the operator's own decisions."""
+
+import hashlib
+import re
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from greenroom.local.errors import LocalError
+from greenroom.local.manifest import ManifestError, parse_manifest, read_manifest
+from greenroom.local.process import POD, LocalRuntime
+from greenroom.local.screen import Screen
+from greenroom.local.serve import greet
+from greenroom.local.stop import StopSignal
+from greenroom_operator.api.modeldeployment import SOURCE_PATTERNS, ModelDeployment, PromotionState
+from greenroom_operator.api.times import parse_duration
+from greenroom_operator.controller.promotion import (
+    PodView,
+    Promotion,
+    PromotionInput,
+    Refusal,
+    plan_promotion,
+)
+from greenroom_operator.resources.config import build_runtime_config
+from greenroom_runtime.contract.config import RuntimeConfig
+from greenroom_runtime.contract.flags import FlagStore
+from greenroom_runtime.contract.report import Failure, PodReport, VersionState
+
+_TICK_SECONDS = 0.1
+_BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+_SETTLED_SECONDS = 30.0
+"""A process that lived this long starts its backoff anew."""
+
+
+def run_deployment(manifest: Path, *, source: str | None, port: int, admin_port: int) -> int:
+    """Run until Ctrl-C or SIGTERM; return the exit code. What is wrong at the start ends it with 1."""
+    screen = Screen()
+    stop = StopSignal()
+    try:
+        content = read_manifest(manifest)
+        deployment = parse_manifest(content, path=manifest)
+        uri = source_uri(deployment, source=source)
+        with LocalRuntime(port=port, admin_port=admin_port) as runtime:
+            local = LocalDeployment(
+                manifest=manifest, deployment=deployment, source=source, runtime=runtime, screen=screen
+            )
+            local.seen = _fingerprint(content)
+            screen.event(
+                "busy", f"{deployment.metadata.name}: proving {deployment.spec.version} from {uri} …"
+            )
+            local.notes()
+            local.pass_over()
+            while not stop.wait(_TICK_SECONDS):
+                local.watch_manifest()
+                local.watch_process()
+                local.pass_over()
+            screen.event("quiet", "stopping")
+    except LocalError as error:
+        screen.error(str(error))
+        return 1
+    return stop.exit_code
+
+
+def source_uri(deployment: ModelDeployment, *, source: str | None) -> str:
+    """Return where the versions are taken from; LocalError for a place that the runtime cannot read."""
+    uri = deployment.spec.source.uri if source is None else source
+    if "://" not in uri:
+        place = Path(uri).resolve()
+        if not place.is_dir():
+            raise LocalError(f"--source {uri} is no directory: name one that holds a bundle a version")
+        return place.as_uri()
+    if not any(re.fullmatch(pattern, uri) for pattern in SOURCE_PATTERNS.values()):
+        known = ", ".join(SOURCE_PATTERNS)
+        raise LocalError(f"the source {uri!r} cannot be read: this release knows {known} and directories")
+    return uri
+
+
+def _fingerprint(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(kw_only=True)
+class LocalDeployment:
+    """The last good manifest, the flag store and the promotion: what a cluster keeps in its API server."""
+
+    manifest: Path
+    deployment: ModelDeployment
+    source: str | None
+    runtime: LocalRuntime
+    screen: Screen
+    seen: str = ""
+    """Fingerprint of the manifest's content that was last taken or complained of."""
+    glimpsed: str = ""
+    """Fingerprint of what was there at the last look."""
+    flags: FlagStore | None = None
+    promotion: Promotion | None = None
+    config: RuntimeConfig | None = None
+    """What the process runs with; None while it should be started."""
+    edited: float = field(default_factory=time.monotonic)
+    """When the version that is being promoted was asked for."""
+    started: float = 0.0
+    restart_at: float | None = None
+    crashes: int = 0
+    refused: Failure | None = None
+    """What was last said of a production that does not serve."""
+    greeted: str = ""
+
+    def notes(self) -> None:
+        """Say what differs from a cluster."""
+        spec = self.deployment.spec
+        if spec.replicas != 1:
+            self.screen.line(
+                f"          replicas: {spec.replicas} in a cluster, one process here", kind="quiet"
+            )
+        secrets = [entry.name for entry in spec.env if entry.value_from is not None]
+        if spec.source.secret_ref is not None and self.source is None:
+            secrets.append(f"the keys of the Secret {spec.source.secret_ref.name}")
+        if secrets:
+            self.screen.line(f"          from this shell's environment: {', '.join(secrets)}", kind="quiet")
+
+    def watch_manifest(self) -> None:
+        """Take a changed file; what is wrong with it is said once, and the last good one stays."""
+        try:
+            content = read_manifest(self.manifest)
+        except ManifestError as error:
+            if self._settled(str(error)):
+                self._complain(error)
+            return
+        if not self._settled(_fingerprint(content)):
+            return
+        try:
+            changed = parse_manifest(content, path=self.manifest)
+            source_uri(changed, source=self.source)
+        except LocalError as error:
+            self._complain(error)
+            return
+        if changed.spec.version != self.deployment.spec.version:
+            self.edited = time.monotonic()
+        self.deployment = changed
+
+    def _settled(self, content: str) -> bool:
+        """Tell whether this is new, and no longer half written: the same at two looks."""
+        new, self.glimpsed = content == self.glimpsed and content != self.seen, content
+        if new:
+            self.seen = content
+        return new
+
+    def _complain(self, error: LocalError) -> None:
+        self.screen.event("bad", f"{error}; {self.deployment.spec.version} stays asked for")
+
+    def watch_process(self) -> None:
+        """Notice the runtime's death, and start it again after a while."""
+        code = self.runtime.exit_code()
+        if code is None or self.restart_at is not None:
+            return
+        if time.monotonic() - self.started > _SETTLED_SECONDS:
+            self.crashes = 0
+        delay = _BACKOFF_SECONDS[min(self.crashes, len(_BACKOFF_SECONDS) - 1)]
+        self.crashes += 1
+        self.screen.event("bad", f"the runtime ended with exit code {code}; starting it again in {delay:g} s")
+        for line in self.runtime.last_lines():
+            self.screen.line(f"          {line}", kind="quiet")
+        self.restart_at = time.monotonic() + delay
+
+    def pass_over(self) -> None:
+        """Observe, decide, act and say: one pass of what the operator does."""
+        report = self.runtime.report() if self.config is not None and self.restart_at is None else None
+        before, production = self.promotion, self.flags.production if self.flags else ""
+        plan = plan_promotion(self._world(report), now=datetime.now(UTC))
+        if plan.flags != self.flags:
+            self.runtime.write_flags(plan.flags)
+        self.flags, self.promotion = plan.flags, plan.promotion
+        self._run_process()
+        self._say_promotion(before, production=production)
+        if report is not None:
+            self._say_production(report)
+
+    def _world(self, report: PodReport | None) -> PromotionInput:
+        pods = (PodView(name=POD, ready=report is not None and report.ready, report=report),)
+        spec = self.deployment.spec
+        return PromotionInput(
+            target=spec.version,
+            flags=self.flags,
+            promotion=self.promotion,
+            pods=pods,
+            deadline=parse_duration(spec.progress_deadline),
+        )
+
+    def _run_process(self) -> None:
+        """Start the process where it should run and does not, or should run with another configuration."""
+        uri = source_uri(self.deployment, source=self.source)
+        wanted = build_runtime_config(self.deployment).model_copy(update={"source_uri": uri})
+        wanted = self.runtime.localize(wanted)
+        due = self.restart_at is not None and time.monotonic() >= self.restart_at
+        if wanted == self.config and not due:
+            return
+        if self.config is not None and not due:
+            self.screen.event(
+                "busy", "the configuration changed: a cluster would roll its pods, here the process restarts"
+            )
+            self.runtime.stop()
+        values = {entry.name: entry.value for entry in self.deployment.spec.env if entry.value is not None}
+        self.runtime.start(wanted, environment=values)
+        self.config, self.started, self.restart_at, self.greeted = wanted, time.monotonic(), None, ""
+
+    def _say_promotion(self, before: Promotion | None, *, production: str) -> None:
+        after = self.promotion
+        if before is not None and before.state is PromotionState.PREPARING and after is None:
+            self.screen.event(
+                "note", f"{before.version} is no longer asked for; {production} stays production"
+            )
+        if after is None or (
+            before is not None and (before.version, before.state) == (after.version, after.state)
+        ):
+            return
+        if after.state is PromotionState.PREPARING:
+            self.screen.event("busy", f"preparing {after.version} beside {production} …")
+        elif after.state is PromotionState.COMPLETE:
+            took = (time.monotonic() - self.edited) * 1000
+            self.greeted = after.version
+            self.screen.event("good", f"promoted to {after.version} in {took:.0f} ms, without a restart")
+        elif after.refusal is not None:
+            self._say_refusal(after.refusal, production=production)
+
+    def _say_refusal(self, refusal: Refusal, *, production: str) -> None:
+        self.screen.event("bad", f"refused {refusal.version}: {refusal.reason}: {refusal.message}")
+        if refusal.failure is not None:
+            self._say_values(refusal.failure)
+        self.screen.line(f"          {production} stays production", kind="good")
+
+    def _say_values(self, failure: Failure) -> None:
+        for label, value in (("expected", failure.expected), ("found", failure.found)):
+            if value:
+                self.screen.line(f"          {label:8}  {value}")
+
+    def _say_production(self, report: PodReport) -> None:
+        """Greet when production first answers; tell why it does not where it is refused."""
+        production = report.production
+        if report.ready and production and self.greeted != production:
+            if not self.greeted:
+                greet(self.runtime, production, screen=self.screen)
+            self.greeted, self.refused = production, None
+        if self.flags is None:
+            return
+        seen = report.version(self.flags.production)
+        failure = seen.failure if seen is not None and seen.state is VersionState.FAILED else None
+        if failure is not None and failure != self.refused and not report.ready:
+            self.screen.event(
+                "bad", f"refused {self.flags.production}: {failure.reason}: {failure.message}; nothing serves"
+            )
+            self._say_values(failure)
+            self.screen.line(f"          name another version in {self.manifest}", kind="note")
+        self.refused = failure
