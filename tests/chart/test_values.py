@@ -12,7 +12,7 @@ from tests.chart.rendering import only, refusal, render
         ("crds.installed=true", "additional properties 'installed' not allowed"),
         ("replicas=two", "got string, want integer"),
         ("replicas=-1", "minimum"),
-        ("logFormat=xml", "value must be one of 'json', 'console'"),
+        ("logFormat=xml", "value must be one of 'json', 'text'"),
         ("image.repository=", "does not match pattern"),
         ("image.repository=operator:latest", "does not match pattern"),
         ("image.pullPolicy=Sometimes", "value must be one of"),

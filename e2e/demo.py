@@ -1,0 +1,145 @@
+"""Walk through Greenroom on a real cluster with kubectl: ``make cluster-demo``."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import yaml
+
+from e2e import installation
+from e2e.cluster import ClusterError, providers
+from e2e.store import ModelStore
+from e2e.terminal import ROOT, Terminal
+from e2e.traffic import Traffic
+
+EXAMPLE = ROOT / "examples" / "penguins"
+NAMESPACE = "greenroom-demo"
+NAME = "penguins"
+WAIT = "--timeout=180s"
+
+
+def main() -> int:
+    """Do the walk; an error that a user can understand is told in words."""
+    parser = argparse.ArgumentParser(prog="python -m e2e.demo", description=__doc__)
+    parser.add_argument(
+        "--name", default="dev", help="the cluster, started unless it runs (default: %(default)s)"
+    )
+    try:
+        walk(parser.parse_args().name)
+    except (ClusterError, subprocess.TimeoutExpired) as failure:
+        sys.stderr.write(f"error: {failure}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def walk(name: str) -> None:
+    """Install, deploy, predict, promote, and show each command."""
+    terminal = prepare(name)
+    manifest = EXAMPLE.relative_to(ROOT) / "modeldeployment.yaml"
+    title(terminal, "One ModelDeployment is the whole interface")
+    terminal.run("cat", str(manifest))
+    terminal.kubectl(NAMESPACE, "apply", "--filename", str(manifest))
+    terminal.kubectl(NAMESPACE, "wait", "--for=condition=Ready", f"modeldeployment/{NAME}", WAIT)
+    terminal.kubectl(NAMESPACE, "get", "md")
+    terminal.kubectl(NAMESPACE, "get", "pods,services")
+    with terminal.reach(NAMESPACE, NAME, port=80) as url:
+        title(terminal, "It answers")
+        ask(terminal, url)
+        promote(terminal, url)
+        ask(terminal, url)
+    title(terminal, "It explains itself")
+    terminal.kubectl(NAMESPACE, "describe", "md", NAME)
+    title(terminal, "Yours to play with; `make cluster-down` removes the cluster")
+
+
+def prepare(name: str) -> Terminal:
+    """Bring up cluster, operator and models, the namespace made anew; return a terminal that shows it."""
+    cluster = providers.find(name) or providers.up(name, keep=True)
+    terminal = Terminal.of(cluster, echo=True)
+    terminal.show(f"$ export KUBECONFIG={cluster.kubeconfig}\n$ export PATH={cluster.bin}:$PATH")
+    installation.load_images(cluster)
+
+    title(terminal, "Install the operator")
+    terminal.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found")
+    terminal.run("kubectl", "create", "namespace", NAMESPACE)
+    terminal.run("kubectl", "label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+    installation.install(terminal, values={"watchNamespaces": [NAMESPACE]})
+
+    title(terminal, "Train two models and put them into S3")
+    store = ModelStore.deploy(cluster, terminal, namespace=NAMESPACE)
+    with tempfile.TemporaryDirectory() as directory:
+        models = Path(directory) / NAME
+        terminal.run(sys.executable, str(EXAMPLE.relative_to(ROOT) / "train.py"), "--to", str(models))
+        count = store.upload(models, prefix=NAME)
+    terminal.show(f"{count} files are at s3://{store.bucket}/{NAME} now")
+    secret = store.secret("models-store")
+    terminal.kubectl(NAMESPACE, "apply", "--filename=-", stdin=yaml.safe_dump(secret, sort_keys=False))
+    return terminal
+
+
+def ask(terminal: Terminal, url: str) -> None:
+    """Send one request to the model and show both sides of it."""
+    body = {"features": features(), "user_id": "u1"}
+    terminal.show(f"> POST {url}/predict\n  {json.dumps(body)}")
+    with httpx2.Client(trust_env=False, timeout=10) as client:
+        answer = client.post(f"{url}/predict", json=body)
+    headers = "  ".join(
+        f"{name}: {answer.headers.get(name)}" for name in ("X-Model-Version", "X-Version-Reason")
+    )
+    terminal.show(f"< {answer.status_code}  {headers}\n  {answer.text.strip()}")
+
+
+def features() -> dict[str, Any]:
+    """Return one penguin."""
+    return {
+        "bill_length_mm": 46.1,
+        "bill_depth_mm": 13.2,
+        "flipper_length_mm": 211.0,
+        "body_mass_g": 4500.0,
+        "island": "Biscoe",
+        "sex": "female",
+    }
+
+
+def promote(terminal: Terminal, url: str) -> None:
+    """Change spec.version under load and show who answered."""
+    title(terminal, "Change the version while it answers: no restart, no failed request")
+    with Traffic(url, [features()]) as traffic:
+        change = '{"spec": {"version": "v2"}}'
+        terminal.kubectl(NAMESPACE, "patch", "md", NAME, "--type=merge", f"--patch={change}")
+        written = time.monotonic()
+        terminal.kubectl(NAMESPACE, "wait", "--for=jsonpath={.status.version}=v2", f"md/{NAME}", WAIT)
+        traffic.wait_for_every_client("v2")
+    terminal.show(summary(traffic, since=written))
+    terminal.kubectl(NAMESPACE, "get", "md")
+    terminal.kubectl(NAMESPACE, "get", "pods")
+
+
+def summary(traffic: Traffic, *, since: float) -> str:
+    """Return in words who answered, and when the first and the last client saw the new version."""
+    counts = Counter(answer.version or f"FAILED {answer.status}" for answer in traffic.answers)
+    who = ", ".join(f"{version} {count} times" for version, count in counts.items())
+    first = min(answer.at for answer in traffic.answers if answer.version == "v2") - since
+    last = max(answer.at for answer in traffic.answers if answer.version == "v1") - since
+    return (
+        f"{len(traffic.answers)} requests meanwhile: {who}; failed: {len(traffic.failed)}\n"
+        f"v2 answered first {first:.2f} s after the change was written, v1 last {last:.2f} s after it"
+    )
+
+
+def title(terminal: Terminal, text: str) -> None:
+    """Show what comes next."""
+    terminal.show(f"\n=== {text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
