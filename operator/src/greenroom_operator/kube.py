@@ -85,7 +85,10 @@ class Kube:
             if in_cluster:
                 config.load_incluster_config(configuration)
             else:
-                await config.load_kube_config(client_configuration=configuration)
+                # Named, because the library reads the variable only once, when it is imported.
+                await config.load_kube_config(
+                    config_file=os.environ.get("KUBECONFIG"), client_configuration=configuration
+                )
         except (config.ConfigException, OSError, ValueError) as error:
             source = "the pod's service account" if in_cluster else "the kubeconfig"
             raise NotConfigured(f"no API server to work with: {source} is not usable: {error}") from error
@@ -107,6 +110,12 @@ class Kube:
     async def close(self) -> None:
         """Close the connections."""
         await self._api.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def apply(self, manifest: Mapping[str, Any], *, resource_version: str | None = None) -> Body:
         """Server-side apply a whole manifest, taking back its fields from others; return the stored object.

@@ -71,6 +71,23 @@ def already_applied(live: Mapping[str, Any] | None, desired: Mapping[str, Any]) 
     return live is not None and covers(live, desired)
 
 
+def status_already_applied(
+    live: Mapping[str, Any], desired: Mapping[str, Any], *, condition_types: frozenset[str]
+) -> bool:
+    """Return whether the live object has exactly this status, other people's conditions aside.
+
+    ``condition_types`` are ours: one of them that is live and no longer desired is a difference.
+    """
+    here, wanted = dict(live.get("status") or {}), dict(desired["status"])
+    ours = {
+        condition["type"]: condition
+        for condition in here.pop("conditions", [])
+        if condition["type"] in condition_types
+    }
+    conditions = {condition["type"]: condition for condition in wanted.pop("conditions", [])}
+    return here == wanted and ours == conditions
+
+
 def covers(live: Any, desired: Any, *, field: str = "", quantity: bool = False) -> bool:
     """Return whether ``live`` has all that ``desired`` has, in Kubernetes' sense of the same value."""
     match desired:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from greenroom_operator.kinds import EVENT
 from greenroom_runtime.contract.canonical import content_hash
@@ -15,7 +15,7 @@ _MESSAGE_LENGTH: Final = 1024  # the API server refuses more
 def build_event(
     regarding: Mapping[str, Any],
     *,
-    warning: bool,
+    type: Literal["Normal", "Warning"],  # noqa: A002 - the field's name
     reason: str,
     message: str,
     now: datetime,
@@ -28,7 +28,7 @@ def build_event(
     """
     metadata = regarding["metadata"]
     at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    digest = content_hash([metadata["uid"], warning, reason, message], length=16)
+    digest = content_hash([metadata["uid"], type, reason, message], length=16)
     return {
         "apiVersion": EVENT.api_version,
         "kind": EVENT.name,
@@ -40,7 +40,7 @@ def build_event(
             "name": metadata["name"],
             "uid": metadata["uid"],
         },
-        "type": "Warning" if warning else "Normal",
+        "type": type,
         "reason": reason,
         "message": message if len(message) <= _MESSAGE_LENGTH else message[: _MESSAGE_LENGTH - 1] + "…",
         "source": {"component": COMPONENT},

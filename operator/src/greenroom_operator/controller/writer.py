@@ -1,13 +1,11 @@
 """Everything that reconcile writes goes through here, and what it reads past the watches."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Protocol
 
 import structlog
 
-from greenroom_operator.controller.containment import already_applied, stamped
-from greenroom_operator.controller.events import build_event
+from greenroom_operator.controller.containment import already_applied, stamped, status_already_applied
 from greenroom_operator.controller.store import Store
 from greenroom_operator.errors import KubeError, NotFound, NotLeading
 from greenroom_operator.kinds import KINDS
@@ -60,15 +58,11 @@ class Writer:
         store: Store,
         metrics: Metrics,
         may_write: Callable[[], bool],
-        now: Callable[[], datetime],
-        instance: str,
     ) -> None:
         self._api = api
         self._store = store
         self._metrics = metrics
         self._may_write = may_write
-        self._now = now
-        self._instance = instance
 
     async def apply(self, manifest: Mapping[str, Any], *, resource_version: str | None = None) -> None:
         """Make an object be as the manifest says.
@@ -84,11 +78,22 @@ class Writer:
         self._fence("apply", desired)
         await self._observed(kind, self._api.apply(desired, resource_version=resource_version))
 
-    async def apply_status(self, manifest: Mapping[str, Any], *, resource_version: str | None = None) -> None:
-        """Write a status, in the same way; whether it differs is for the caller to know."""
+    async def apply_status(
+        self,
+        manifest: Mapping[str, Any],
+        *,
+        condition_types: frozenset[str],
+        resource_version: str | None = None,
+    ) -> None:
+        """Make a status be as the manifest says, likewise; ``condition_types`` are all that are ours."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        live = self._store.object(kind, metadata["namespace"], metadata["name"])
+        if live is not None and status_already_applied(live, manifest, condition_types=condition_types):
+            self._count(f"{kind}/status", "unchanged")
+            return
         self._fence("apply_status", manifest)
         call = self._api.apply_status(manifest, resource_version=resource_version)
-        await self._observed(manifest["kind"], call, part="/status")
+        await self._observed(kind, call, part="/status")
 
     async def annotate(self, kind: str, namespace: str, name: str, annotations: Mapping[str, str]) -> None:
         """Set annotations on an object that is not ours to apply; NotFound when it is gone."""
@@ -108,7 +113,7 @@ class Writer:
         self._fence("delete", body)
         await self._api.delete(body)
 
-    async def observe(self, kind: str, namespace: str, name: str) -> Body | None:
+    async def get(self, kind: str, namespace: str, name: str) -> Body | None:
         """Read one object past the watch; None where there is none."""
         answer = await self._api.get(kind, namespace, name)
         if answer is None:
@@ -123,21 +128,13 @@ class Writer:
         items, version = await self._api.list(kind, namespace=namespace, label_selector=selector)
         self._store.relist(kind, items, version, namespace=namespace)
 
-    async def emit(self, regarding: Mapping[str, Any], *, warning: bool, reason: str, message: str) -> None:
+    async def emit(self, event: Mapping[str, Any]) -> None:
         """Post an Event; a failure to is logged and forgotten: an event is news, not state."""
-        event = build_event(
-            regarding,
-            warning=warning,
-            reason=reason,
-            message=message,
-            now=self._now(),
-            instance=self._instance,
-        )
         try:
             self._fence("emit", event)
             await self._api.emit(event)
         except KubeError as error:
-            log.warning("event not posted", reason=reason, error=str(error))
+            log.warning("event not posted", reason=event.get("reason"), error=str(error))
 
     async def _observed(self, kind: str, call: Awaitable[Body], *, part: str = "") -> None:
         try:
