@@ -61,7 +61,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch]
 - apiGroups: [greenroom.dev]
   resources: [modeldeployments/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [greenroom.dev]
   resources: [modeldeployments/finalizers]
   verbs: [update]
@@ -79,5 +79,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, patch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create, get, patch]
 {{- end -}}
