@@ -150,8 +150,9 @@ class Embedded:
         script = " && ".join(
             [*mounts, "mount --make-rshared /", f"touch {ready}", f"exec {self.bin / 'pause'}"]
         )
-        # Private first, so that none of it is seen outside; shared after, as pods' volumes may ask for.
-        unshare = ("unshare", "--net", "--mount", "--propagation=private", "/bin/sh", "-c", script)
+        # A slave: what is mounted here is not seen outside, and what this machine unmounts is not kept busy
+        # here. Shared within itself, as pods' volumes may ask for.
+        unshare = ("unshare", "--net", "--mount", "--propagation=slave", "/bin/sh", "-c", script)
         self.components.start(Component(HOLDER, (*cgroups.enter(group), *unshare)))
         wait_until(ready.exists, "the namespaces", self.components)
 

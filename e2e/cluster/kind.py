@@ -1,10 +1,14 @@
 """A cluster by kind, where Docker answers."""
 
+import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Self
 
 from e2e.cluster import debian, golang, paths
+from e2e.cluster.model import ClusterError
+from e2e.cluster.process import Identity
 from e2e.cluster.progress import step
 from e2e.cluster.shell import run, run_long, succeeds
 
@@ -24,34 +28,25 @@ class Kind:
         return debian.find("kind") is not None and succeeds(["docker", "info"])
 
     @classmethod
-    def up(cls, name: str) -> Self:
-        """Create the cluster, or give the one that is there."""
+    def up(cls, name: str, *, keep: bool) -> Self:
+        """Create a cluster; one of that name that a dead test run has left is deleted before."""
         cluster = cls(name)
-        if name not in run(["kind", "get", "clusters"]).split():
-            with step(f"kind create cluster {name}", "1 min"):
-                run_long(
-                    [
-                        "kind",
-                        "create",
-                        "cluster",
-                        "--name",
-                        name,
-                        "--wait",
-                        "120s",
-                        "--kubeconfig",
-                        cluster.kubeconfig,
-                    ],
-                    "kind",
-                )
+        if name in _clusters():
+            if not cluster._abandoned():
+                raise ClusterError(f"there is a kind cluster {name} already")
+            cluster.down()
         cluster.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
-        cluster.kubeconfig.touch(mode=0o600)
-        cluster.kubeconfig.write_text(run(["kind", "get", "kubeconfig", "--name", name]))
+        if not keep:
+            cluster._owner.write_text(json.dumps(Identity.mine().document()))
+        with step(f"kind create cluster {name}", "1 min"):
+            options = ["--wait=120s", "--kubeconfig", str(cluster.kubeconfig)]
+            run_long(["kind", "create", "cluster", "--name", name, *options], "kind create cluster")
         return cluster
 
     @classmethod
     def find(cls, name: str) -> Self | None:
         """Return the running cluster of that name."""
-        return cls(name) if name in run(["kind", "get", "clusters"]).split() else None
+        return cls(name) if name in _clusters() else None
 
     @property
     def exec_prefix(self) -> list[str]:
@@ -88,4 +83,15 @@ class Kind:
     def down(self) -> None:
         """Delete the cluster."""
         run_long(["kind", "delete", "cluster", "--name", self.name], "kind delete")
-        self.kubeconfig.unlink(missing_ok=True)
+        shutil.rmtree(self.kubeconfig.parent, ignore_errors=True)
+
+    @property
+    def _owner(self) -> Path:
+        return self.kubeconfig.parent / "owner.json"
+
+    def _abandoned(self) -> bool:
+        return self._owner.exists() and not Identity.parse(json.loads(self._owner.read_text())).alive
+
+
+def _clusters() -> list[str]:
+    return run(["kind", "get", "clusters"]).split()

@@ -29,7 +29,7 @@ def up(name: str, *, keep: bool) -> "Existing | Kind | Embedded":
         case "kubeconfig":
             return Existing.named_by_environment()
         case "kind":
-            return Kind.up(name)
+            return Kind.up(name, keep=keep)
         case _:
             return Embedded.up(name, keep=keep)
 

@@ -129,7 +129,11 @@ def hello(cluster: Embedded, tmp_path_factory: pytest.TempPathFactory) -> str:
     kubectl(cluster, "apply", "--filename=-", stdin=DEPLOYMENT)
     kubectl(cluster, "expose", "deployment", "hello", "--port=80", "--target-port=8080")
     kubectl(cluster, "rollout", "status", "deployment/hello", "--timeout=120s")
-    return kubectl(cluster, "get", "service", "hello", "--output=jsonpath={.spec.clusterIP}")
+    address = kubectl(cluster, "get", "service", "hello", "--output=jsonpath={.spec.clusterIP}")
+    while not answers(address):
+        # kube-proxy writes its rules a moment after the pod is ready.
+        time.sleep(0.1)
+    return address
 
 
 def read(address: str) -> bytes:
@@ -138,6 +142,15 @@ def read(address: str) -> bytes:
     with opener.open(f"http://{address}/", timeout=10) as response:
         answer: bytes = response.read()
         return answer
+
+
+def answers(address: str) -> bool:
+    """Whether somebody answers there."""
+    try:
+        read(address)
+    except OSError:
+        return False
+    return True
 
 
 def test_services_and_pods_answer_in_the_ordinary_network(cluster: Embedded, hello: str) -> None:
