@@ -46,9 +46,7 @@ async def prove(bundle: StoredBundle, *, proof: Proof) -> TrialResult:
             output, errors = await asyncio.gather(_bounded(process.stdout), _bounded(process.stderr))
             code = await process.wait()
     except TimeoutError:
-        message = (
-            f"the trial did not end within {proof.trial_seconds:g} s: the model loops or is too slow to prove"
-        )
+        message = f"the trial did not end within {proof.trial_seconds:g} s: the model loops or is slow"
         raise VersionError(FailureReason.TRIAL_TIMEOUT, message) from None
     finally:
         with suppress(ProcessLookupError):
@@ -72,8 +70,8 @@ def _judge(code: int, output: bytes, errors: str, *, limited: bool) -> TrialResu
     starved = limited and any(word in errors for word in _STARVED)
     if code == -signal.SIGKILL or starved:
         message = (
-            f"the trial was ended {ended}, most likely for want of memory: raise resources.limits.memory or use a "
-            f"smaller model; its last words: {last_words}"
+            f"the trial was ended {ended}, most likely for want of memory: raise resources.limits.memory "
+            f"or use a smaller model; its last words: {last_words}"
         )
         raise VersionError(FailureReason.OUT_OF_MEMORY, message)
     message = f"the trial process was ended {ended} by the model; its last words: {last_words}"

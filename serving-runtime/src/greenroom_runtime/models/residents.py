@@ -134,7 +134,7 @@ class Residents:
         return self.flags.revision if self.flags else ""
 
     def obey(self, flags: FlagStore) -> None:
-        """Take a new document: swap at once where its production is Ready, prepare what it adds, drop the rest."""
+        """Take a new document: swap at once where production is Ready, prepare what is new, drop the rest."""
         self.flags = flags
         for name in flags.resident:
             pinned = flags.digests.get(name, "")

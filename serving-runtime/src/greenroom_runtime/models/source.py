@@ -32,7 +32,7 @@ class Source(Protocol):
         """What a person calls it."""
 
     async def size(self, version: str, path: str) -> int:
-        """Return the file's bytes; NotInSourceError without such a file, SourceUnreachableError for silence."""
+        """Return the file's bytes; NotInSourceError without such a file, else SourceUnreachableError."""
 
     async def read(self, version: str, path: str, *, start: int, length: int) -> bytes:
         """Return at most ``length`` bytes from ``start``; errors as for ``size``."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from greenroom_runtime.contract.bundle import BUNDLE_FILE, GOLDEN_FILE, MODEL_FILE, Bundle
 from greenroom_runtime.contract.report import Failure, FailureReason
+from greenroom_runtime.models.failures import VersionError
 
 _PR_SET_PDEATHSIG = 1
 _NICENESS = 10
@@ -65,24 +66,22 @@ def _stand_back() -> None:
 
 
 def _prove(directory: Path, *, golden_required: bool) -> TrialResult:
-    # Imported under the limit: numpy and onnxruntime are part of what must fit.
-    from greenroom_runtime.models.failures import VersionError  # noqa: PLC0415
-
     bundle = Bundle.model_validate_json((directory / BUNDLE_FILE).read_bytes())
-    golden = any(file.path == GOLDEN_FILE for file in bundle.files)
-    if golden_required and not golden:
-        message = f"the bundle has no {GOLDEN_FILE} and verification.golden is Required: package it so"
-        failure = Failure(reason=FailureReason.GOLDEN_ABSENT, message=message, file=GOLDEN_FILE)
-        return TrialResult(failure=failure)
     try:
-        return _load_and_replay(directory, bundle, golden=golden)
+        result = _load_and_replay(directory, bundle)
     except VersionError as error:
         if any(text in error.failure.message for text in _ALLOCATION_FAILURES):
             return TrialResult(failure=_out_of_memory(error.failure.message))
         return TrialResult(failure=error.failure)
+    if golden_required and result.golden == "Absent":
+        message = f"the bundle has no samples in {GOLDEN_FILE}, and verification.golden is Required: add them"
+        failure = Failure(reason=FailureReason.GOLDEN_ABSENT, message=message, file=GOLDEN_FILE)
+        return TrialResult(failure=failure)
+    return result
 
 
-def _load_and_replay(directory: Path, bundle: Bundle, *, golden: bool) -> TrialResult:
+def _load_and_replay(directory: Path, bundle: Bundle) -> TrialResult:
+    # Imported under the limit: numpy and onnxruntime are part of what must fit.
     from greenroom_runtime.models.onnx_file import refuse_external_data  # noqa: PLC0415
     from greenroom_runtime.models.session import ModelSession  # noqa: PLC0415
     from greenroom_runtime.models.verification import replay  # noqa: PLC0415
@@ -91,6 +90,7 @@ def _load_and_replay(directory: Path, bundle: Bundle, *, golden: bool) -> TrialR
     refuse_external_data(directory / MODEL_FILE)
     session = ModelSession(directory, bundle=bundle)
     session.warm_up()
+    golden = any(file.path == GOLDEN_FILE for file in bundle.files)
     samples = replay(session, directory) if golden else 0
     return TrialResult(
         golden="Passed" if samples else "Absent",
