@@ -263,7 +263,7 @@ class Reconciler:
         await self._write_status(body, observed.deployment.status, status)
 
     async def _report_blocked(self, body: Child, verdict: Verdict) -> None:
-        before = ModelDeploymentStatus.model_validate(body.get("status") or {})
+        before = _read_status(body)
         generation = body["metadata"].get("generation", 0)
         status = build_blocked_status(before, verdict, generation=generation, now=self._now())
         await self._write_status(body, before, status)
@@ -307,12 +307,20 @@ class Reconciler:
 
 def _parse(body: Child) -> ModelDeployment:
     try:
-        return ModelDeployment.model_validate(body)
+        return ModelDeployment.model_validate({**body, "status": _read_status(body)})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         verdict = Verdict(situation=Situation.INVALID_SPEC, message=f"{place}: {first['msg']}")
         raise BlockedError(verdict, again=None) from error
+
+
+def _read_status(body: Child) -> ModelDeploymentStatus:
+    """Return the status; an empty one where a newer operator has written what this one does not know."""
+    try:
+        return ModelDeploymentStatus.model_validate(body.get("status") or {})
+    except ValidationError:
+        return ModelDeploymentStatus()
 
 
 def _refuse_to_act_when_told(observed: Observed) -> None:

@@ -1,0 +1,328 @@
+"""The recipe against a real API server: what it writes, what it leaves alone, and when it writes nothing."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from e2e.cluster import ApiServer
+from greenroom_operator.controller.reconcile import Reconciler
+from greenroom_operator.controller.store import Store
+from greenroom_operator.controller.writer import Writer
+from greenroom_operator.errors import Conflict
+from greenroom_operator.kinds import WATCHED, Key
+from greenroom_operator.kube import Kube
+from greenroom_operator.metrics import Metrics
+from greenroom_operator.pods import PodReports
+from greenroom_runtime.contract import names
+from greenroom_runtime.contract.flags import parse_flags
+from tests.support.kubectl import Kubectl
+from tests.support.manifests import model_deployment
+
+_NAMES = (f"reconcile-{number}" for number in itertools.count())
+
+
+class Operator:
+    """One operator's memory and its one recipe, without informers: `observe` lists what they would tell."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self.kube, self.namespace = kube, namespace
+        self.forget()
+
+    def forget(self) -> None:
+        """Be a new process."""
+        metrics = Metrics()
+        self.store = Store()
+        self.reconciler = Reconciler(
+            store=self.store,
+            writer=Writer(self.kube, store=self.store, metrics=metrics, may_write=lambda: True),
+            reports=PodReports(),
+            default_image="greenroom-runtime:test",
+            instance="test",
+            now=lambda: datetime.now(UTC),
+            monotonic=asyncio.get_running_loop().time,
+        )
+
+    async def observe(self) -> None:
+        """Learn the namespace as it is."""
+        for kind in WATCHED:
+            items, version = await self.kube.list(
+                kind.name, namespace=self.namespace, label_selector=kind.label_selector
+            )
+            self.store.relist(kind.name, items, version, namespace=self.namespace)
+
+    async def pass_over(self, name: str = "churn") -> int:
+        """Observe, reconcile once, and return how many writes were sent."""
+        await self.observe()
+        before = self.kube.writes
+        await self.reconciler.reconcile(Key(self.namespace, name))
+        return self.kube.writes - before
+
+
+@pytest.fixture
+def namespace(kubectl: Kubectl, crd: str) -> str:
+    """Return a new namespace of an API server that knows ModelDeployments."""
+    assert crd
+    name = next(_NAMES)
+    kubectl("create", "namespace", name)
+    return name
+
+
+@pytest.fixture
+async def operator(
+    api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Operator]:
+    """Return an operator that has seen nothing yet."""
+    monkeypatch.setenv("KUBECONFIG", str(api_server.kubeconfig))
+    kube = await Kube.connect(metrics=Metrics())
+    yield Operator(kube, namespace)
+    await kube.close()
+
+
+@pytest.fixture
+def apply(kubectl: Kubectl, namespace: str) -> Any:
+    """Return a function that applies a ModelDeployment as a user does."""
+
+    def apply(**spec: Any) -> None:
+        kubectl("apply", "--namespace", namespace, "--filename=-", document=model_deployment(**spec))
+
+    return apply
+
+
+def flags_of(kubectl: Kubectl, namespace: str) -> Any:
+    """Return the flag store that pods would read."""
+    config_map = kubectl.get("configmap", "churn-flags", "--namespace", namespace)
+    return parse_flags(config_map["data"][names.FLAGS_FILE])
+
+
+def conditions_of(kubectl: Kubectl, namespace: str) -> dict[str, Any]:
+    """Return the conditions by their type."""
+    found = kubectl.get("modeldeployment", "churn", "--namespace", namespace)
+    return {condition["type"]: condition for condition in found["status"]["conditions"]}
+
+
+async def test_a_first_pass_makes_every_child_and_a_second_writes_nothing(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """A ModelDeployment gets its children in one pass; the next sends no write, nor a new process."""
+    apply()
+    assert await operator.pass_over() > 0
+    found = kubectl.get(
+        "deployment,service,serviceaccount,configmap", "--namespace", namespace, "-l", names.LABEL_DEPLOYMENT
+    )
+    kinds = sorted(child["kind"] for child in found["items"])
+    assert kinds == ["ConfigMap", "ConfigMap", "Deployment", "Service", "ServiceAccount"]
+    assert await operator.pass_over() == 0
+    operator.forget()
+    assert await operator.pass_over() == 0
+
+
+async def test_children_that_are_deleted_or_edited_come_back(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """What somebody deletes is made anew, what somebody edits is set right."""
+    apply()
+    await operator.pass_over()
+    kubectl("delete", "service", "churn", "--namespace", namespace)
+    kubectl("delete", "configmap", "churn-flags", "--namespace", namespace)
+    kubectl("set", "image", "deployment/churn", "serving=evil:1", "--namespace", namespace)
+    await operator.pass_over()
+    assert kubectl.get("service", "churn", "--namespace", namespace)["spec"]["ports"][0]["port"] == 80
+    assert flags_of(kubectl, namespace).production == "v1"
+    template = kubectl.get("deployment", "churn", "--namespace", namespace)["spec"]["template"]
+    assert template["spec"]["containers"][0]["image"] == "greenroom-runtime:test"
+    assert await operator.pass_over() == 0
+
+
+async def test_a_spoilt_flag_store_is_written_anew(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """A flag document that no pod would obey is replaced by the one that Git asks for."""
+    apply()
+    await operator.pass_over()
+    patch = '{"data": {"flags.json": "{}"}}'
+    kubectl("patch", "configmap", "churn-flags", "--namespace", namespace, "--type=merge", "--patch", patch)
+    await operator.pass_over()
+    assert flags_of(kubectl, namespace).production == "v1"
+
+
+async def test_a_name_that_is_taken_is_a_conflict_and_left_alone(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """A Service of somebody else under our name is not touched; status says so until it is gone."""
+    kubectl("create", "service", "clusterip", "churn", "--tcp=5:5", "--namespace", namespace)
+    apply()
+    await operator.pass_over()
+    conditions = conditions_of(kubectl, namespace)
+    assert conditions["Degraded"]["reason"] == "NameConflict"
+    assert "Service churn" in conditions["Degraded"]["message"]
+    assert kubectl.get("service", "churn", "--namespace", namespace)["spec"]["ports"][0]["port"] == 5
+    kubectl("delete", "service", "churn", "--namespace", namespace)
+    await operator.pass_over()
+    assert conditions_of(kubectl, namespace)["Degraded"]["status"] == "False"
+
+
+async def test_a_new_version_changes_the_flag_store_and_no_pod(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """With no pods the alias follows the spec at once; the pods' template is not touched."""
+    apply()
+    await operator.pass_over()
+    before = kubectl.get("deployment", "churn", "--namespace", namespace)["metadata"]["generation"]
+    apply(version="v2")
+    await operator.pass_over()
+    assert flags_of(kubectl, namespace).production == "v2"
+    assert kubectl.get("deployment", "churn", "--namespace", namespace)["metadata"]["generation"] == before
+
+
+async def test_a_configuration_that_changes_gets_a_new_name_and_the_old_one_goes(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """Another source is another immutable ConfigMap; the old one is pruned once no rollout needs it."""
+    apply()
+    await operator.pass_over()
+    apply(source={"uri": "s3://models/other"})
+    await operator.pass_over()
+    configs = [
+        item["metadata"]["name"]
+        for item in kubectl.get("configmap", "--namespace", namespace, "-l", names.LABEL_DEPLOYMENT)["items"]
+        if "-config-" in item["metadata"]["name"]
+    ]
+    deployment = kubectl.get("deployment", "churn", "--namespace", namespace)
+    volumes = {volume["name"]: volume for volume in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["config"]["configMap"]["name"] in configs
+
+
+async def test_an_account_of_ones_own_prunes_ours(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """With spec.serviceAccountName our ServiceAccount is no longer asked for, and deleted."""
+    apply()
+    await operator.pass_over()
+    apply(serviceAccountName="team")
+    await operator.pass_over()
+    found = kubectl.get("serviceaccount", "--namespace", namespace, "-l", names.LABEL_DEPLOYMENT)
+    assert found["items"] == []
+
+
+async def test_a_leader_that_slept_cannot_overwrite_the_flag_store(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """The flag store is written with the resourceVersion that was observed: a later write of others wins."""
+    apply()
+    await operator.pass_over()
+    apply(version="v2")
+    await operator.observe()
+    annotate = ("annotate", "configmap", "churn-flags", "--namespace", namespace, "somebody=else")
+    kubectl(*annotate)
+    with pytest.raises(Conflict):
+        await operator.reconciler.reconcile(Key(namespace, "churn"))
+    assert flags_of(kubectl, namespace).production == "v1"
+    await operator.pass_over()
+    assert flags_of(kubectl, namespace).production == "v2"
+
+
+async def test_hands_off_when_told(operator: Operator, apply: Any, kubectl: Kubectl, namespace: str) -> None:
+    """The annotation reconcile: disabled stops all but status, which says so, until it is removed."""
+    apply()
+    await operator.pass_over()
+    annotate = ("annotate", "modeldeployment", "churn", "--namespace", namespace)
+    kubectl(*annotate, f"{names.ANNOTATION_RECONCILE}=disabled")
+    apply(version="v2")
+    await operator.pass_over()
+    assert conditions_of(kubectl, namespace)["Progressing"]["reason"] == "ReconcileDisabled"
+    assert flags_of(kubectl, namespace).production == "v1"
+    assert await operator.pass_over() == 0
+    kubectl(*annotate, f"{names.ANNOTATION_RECONCILE}-")
+    await operator.pass_over()
+    assert flags_of(kubectl, namespace).production == "v2"
+
+
+async def test_what_the_schema_cannot_see_is_an_invalid_spec(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """What only the pods' own validation refuses is told in status, and not tried again before it changes."""
+    spread = {"maxSkew": 0, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    apply(topologySpreadConstraints=[spread])
+    await operator.pass_over()
+    degraded = conditions_of(kubectl, namespace)["Degraded"]
+    assert degraded["reason"] == "InvalidSpec"
+    assert "maxSkew" in degraded["message"]
+    await operator.pass_over()
+    assert conditions_of(kubectl, namespace)["Degraded"] == degraded
+    apply(topologySpreadConstraints=[spread | {"maxSkew": 1}])
+    await operator.pass_over()
+    assert conditions_of(kubectl, namespace)["Degraded"]["status"] == "False"
+
+
+async def test_what_a_namesake_left_is_waited_for(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """A ModelDeployment made anew waits until the children of the deleted one are gone."""
+    apply()
+    await operator.pass_over()
+    kubectl("delete", "modeldeployment", "churn", "--namespace", namespace)
+    apply()
+    await operator.pass_over()
+    ready = conditions_of(kubectl, namespace)["Ready"]
+    assert (ready["status"], ready["reason"]) == ("Unknown", "NotObserved")
+    for kind in ("deployment", "service", "serviceaccount", "configmap"):  # what the garbage collector does
+        kubectl("delete", kind, "--namespace", namespace, "-l", names.LABEL_DEPLOYMENT)
+    await operator.pass_over()
+    assert conditions_of(kubectl, namespace)["Ready"]["reason"] == "PodsStarting"
+
+
+async def test_columns_that_people_read(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """`kubectl get` shows whether it serves and how many pods do, before the first one is there."""
+    apply(replicas=3)
+    await operator.pass_over()
+    header, row = kubectl("get", "md", "--namespace", namespace).splitlines()
+    columns = dict(zip(header.split(), row.split(), strict=False))
+    assert "0/3" in row
+    assert "False" in row
+    assert columns["NAME"] == "churn"
+
+
+async def test_conditions_of_others_survive(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """A condition that another controller has set stays, and makes us write nothing."""
+    apply()
+    await operator.pass_over()
+    condition = {
+        "type": "Approved",
+        "status": "True",
+        "reason": "Human",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    patch = {
+        "apiVersion": "greenroom.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "churn"},
+        "status": {"conditions": [condition]},
+    }
+    done = await asyncio.to_thread(
+        kubectl.run,
+        *("apply", "--server-side", "--subresource=status", "--field-manager=approver"),
+        *("--namespace", namespace, "--filename=-"),
+        document=patch,
+    )
+    assert done.returncode == 0, done.stderr
+    assert await operator.pass_over() == 0
+    assert "Approved" in conditions_of(kubectl, namespace)
+
+
+async def test_a_deleted_one_is_forgotten(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """Nothing is written for a ModelDeployment that is gone: owner references do the rest."""
+    apply()
+    await operator.pass_over()
+    kubectl("delete", "modeldeployment", "churn", "--namespace", namespace)
+    assert await operator.pass_over() == 0
