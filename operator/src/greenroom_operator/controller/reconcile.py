@@ -347,9 +347,10 @@ def _asks_for_retry(deployment: ModelDeployment) -> bool:
     """Whether a person asks, for the first time with these words, to try the target again."""
     action: str = deployment.metadata.annotations.get(names.ANNOTATION_ACTION, "")
     new = action != (deployment.status.last_handled_action or "")
-    return bool(new and action.startswith(f"retry/{deployment.spec.version}/"))
+    return new and action.startswith(f"retry/{deployment.spec.version}/")
 
 
 def _is_config(observed: Observed, child: Child) -> bool:
+    name: str = child["metadata"]["name"]
     prefix = config_name(observed.deployment).rsplit("-", 1)[0]
-    return child["kind"] == "ConfigMap" and child["metadata"]["name"].startswith(f"{prefix}-")
+    return child["kind"] == "ConfigMap" and name.startswith(f"{prefix}-")
