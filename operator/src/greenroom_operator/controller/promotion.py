@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from greenroom_operator.api.modeldeployment import PromotionState
 from greenroom_runtime.contract.flags import FlagStore
-from greenroom_runtime.contract.report import Failure, PodReport, VersionReport, VersionState
+from greenroom_runtime.contract.report import Failure, FailureReason, PodReport, VersionReport, VersionState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class PodView:
     """Its Ready condition: whether it gets traffic."""
     report: PodReport | None = None
     """The newest report; None when it has not reported, or not lately."""
+    silent: bool = False
+    """Whether it has been asked for long enough: without, a missing report may just not be here yet."""
 
     def version(self, version: str, *, revision: str) -> VersionReport | None:
         """Return what it says of a version, provided that it obeys this revision of the flag store."""
@@ -144,20 +146,22 @@ def _advance(
     """Git asks for another production than the pods have."""
     if promotion.state is PromotionState.REFUSED:
         return PromotionPlan(flags=_without(flags, world.target), promotion=promotion)
-    if refusal := _find_refusal(world, flags, promotion, now=now):
-        refused = replace(promotion, state=PromotionState.REFUSED, refusal=refusal)
-        return PromotionPlan(flags=_without(flags, world.target), promotion=refused)
-    if _proven_everywhere(world, flags):
+    failure = _find_failure(world, flags)
+    if failure is None and _proven_everywhere(world, flags):
         return PromotionPlan(
             flags=_commit(world, flags), promotion=replace(promotion, state=PromotionState.COMMITTING)
         )
+    # What is proven late is proven: it may have been the operator that was away.
+    if refusal := failure or _find_delay(world, flags, promotion, now=now):
+        refused = replace(promotion, state=PromotionState.REFUSED, refusal=refusal)
+        return PromotionPlan(flags=_without(flags, world.target), promotion=refused)
     preparing = replace(promotion, state=PromotionState.PREPARING)
     return PromotionPlan(flags=_prepare(world, flags), promotion=preparing)
 
 
-def _find_refusal(
-    world: PromotionInput, flags: FlagStore, promotion: Promotion, *, now: datetime
-) -> Refusal | None:
+def _find_failure(world: PromotionInput, flags: FlagStore) -> Refusal | None:
+    """Return why a pod cannot hold the target, as it says under the flag store in force."""
+    pinned = flags.digests.get(world.target, "")
     for pod in sorted(world.pods, key=lambda pod: pod.name):
         seen = pod.version(world.target, revision=flags.revision)
         if seen is not None and seen.state is VersionState.FAILED and seen.failure is not None:
@@ -168,7 +172,22 @@ def _find_refusal(
                 pod=pod.name,
                 failure=seen.failure,
             )
-    if now - promotion.started < world.deadline:
+        if seen is not None and seen.state is VersionState.READY and not _may_be(seen.digest, pinned):
+            return Refusal(
+                version=world.target,
+                reason=FailureReason.DIGEST_CHANGED,
+                message=f"the pod holds {seen.digest}, but {pinned} was proven under this name",
+                pod=pod.name,
+            )
+    return None
+
+
+def _find_delay(
+    world: PromotionInput, flags: FlagStore, promotion: Promotion, *, now: datetime
+) -> Refusal | None:
+    """Refuse what takes too long, once every pod that gets traffic has had the time to say how far it is."""
+    unheard = any(pod.ready and pod.report is None and not pod.silent for pod in world.pods)
+    if now - promotion.started < world.deadline or unheard:
         return None
     return Refusal(
         version=world.target,
@@ -178,15 +197,13 @@ def _find_refusal(
 
 
 def _who_is_missing(world: PromotionInput, flags: FlagStore) -> str:
-    if not world.pods:
-        return "there is no pod to prove it"
     for pod in sorted(world.pods, key=lambda pod: pod.name):
         seen = pod.version(world.target, revision=flags.revision)
         if seen is None:
             return f"pod {pod.name} does not report on it"
         if seen.state is not VersionState.READY:
             return f"pod {pod.name} is {seen.state}{': ' + seen.message if seen.message else ''}"
-    return "it was ready too late"
+    return "the other pods have not begun"
 
 
 def _proven_everywhere(world: PromotionInput, flags: FlagStore) -> bool:
@@ -200,7 +217,10 @@ def _proven_everywhere(world: PromotionInput, flags: FlagStore) -> bool:
     if flags.first or world.target not in flags.resident:
         return False
     witnesses = [pod for pod in world.pods if pod.ready] or [pod for pod in world.pods if pod.report]
-    return bool(witnesses) and all(_is_ready(pod, world.target, flags) for pod in witnesses)
+    proofs = [pod.version(world.target, revision=flags.revision) for pod in witnesses]
+    proven = all(seen is not None and seen.state is VersionState.READY for seen in proofs)
+    bytes_proven = {seen.digest for seen in proofs if seen is not None and seen.digest}
+    return bool(witnesses) and proven and len(bytes_proven) <= 1
 
 
 def _commit(world: PromotionInput, flags: FlagStore) -> FlagStore:
@@ -261,6 +281,11 @@ def _resident(*versions: str) -> tuple[str, ...]:
 def _is_ready(pod: PodView, version: str, flags: FlagStore) -> bool:
     seen = pod.version(version, revision=flags.revision)
     return seen is not None and seen.state is VersionState.READY
+
+
+def _may_be(digest: str, pinned: str) -> bool:
+    """Tell whether bytes are the pinned ones, as far as is known of either."""
+    return not digest or not pinned or digest == pinned
 
 
 def _serves(pod: PodView, flags: FlagStore) -> bool:
