@@ -58,11 +58,9 @@ def _observe(
     metrics: Metrics,
     on_relist: Callable[[], None],
 ) -> None:
-    last_event = metrics.last_event.labels(kind=kind.name)
-
     @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"observe-{kind.plural}")
     async def observe(event: kopf.RawEvent, **_: Any) -> None:
-        last_event.set(time.time())
+        metrics.last_event.labels(kind=kind.name).set(time.time())
         body: Any = event["object"]
         observed = store.remove if event["type"] == "DELETED" else store.put
         for key in observed(kind.name, body):

@@ -3,7 +3,14 @@
 from importlib.metadata import version
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 _PREFIX: Final = "greenroom_operator"
 _DURATIONS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -13,6 +20,7 @@ class Metrics:
     """The operator's metrics. No label ever holds the name of an object: their number is not bounded."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series each, that nobody reads
         self.registry = CollectorRegistry()
         self.reconciles = self._counter("reconcile", "Passes of reconcile, by how they ended.", "result")
         self.reconcile_duration = Histogram(

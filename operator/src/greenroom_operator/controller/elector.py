@@ -152,7 +152,7 @@ class Elector:
             "leaseDurationSeconds": round(self._duration),
             "renewTime": at,
         }
-        if before.get("holderIdentity") != holder:
+        if holder not in ("", before.get("holderIdentity")):
             spec |= {"acquireTime": at, "leaseTransitions": (before.get("leaseTransitions") or 0) + 1}
         return {**lease, "spec": spec}
 
