@@ -36,6 +36,9 @@ from greenroom_runtime.contract.bundle import (
     Signature,
     Value,
 )
+from greenroom_runtime.models.failures import VersionError
+from greenroom_runtime.models.session import ModelSession
+from greenroom_runtime.models.verification import replay
 
 __all__ = [
     "Difference",
@@ -100,7 +103,7 @@ def package(
         parity=best.parity,
         warmup=tuple(row.features for row in rows if row.kind == "ordinary")[:WARMUP_ROWS],
     )
-    write_bundle(target, bundle, files, overwrite=overwrite)
+    write_bundle(target, bundle, files, overwrite=overwrite, prove=lambda stage: _replay(stage, bundle))
     return target
 
 
@@ -136,6 +139,11 @@ def _check_pipeline(pipeline: Any, frame: pd.DataFrame, y: Sequence[Value] | Non
             f"the pipeline was fitted on the columns {list(fitted)}, X has {list(frame.columns)}: "
             "pass the same frame, in the same order"
         )
+    if is_classifier(pipeline) and not hasattr(pipeline, "predict_proba"):
+        raise ExportError(
+            "the classifier has no probabilities, and answers are compared by them: use one that has, "
+            "or wrap it in CalibratedClassifierCV, and fit again"
+        )
     if y is not None and len(y) != len(frame):
         raise FrameError(f"y has {len(y)} values and X {len(frame)} rows: pass those of the same frame")
     if y is not None and is_classifier(pipeline):
@@ -167,15 +175,25 @@ def _best_export(
         raise failures[-1]
     best = min(comparisons, key=lambda comparison: comparison.badness)
     if best.differences:
-        raise refuse(best, [str(failure) for failure in failures])
+        raise refuse(best, [str(failure) for failure in failures], features)
     return best
+
+
+def _replay(stage: Path, bundle: Bundle) -> None:
+    """Load the written bundle as a pod would and replay its golden samples, before anybody can see it."""
+    try:
+        replay(ModelSession(stage, bundle=bundle), stage)
+    except VersionError as error:
+        raise ExportError(
+            f"the serving runtime refuses the bundle: {error}: choose a simpler pipeline"
+        ) from error
 
 
 def _golden(rows: Sequence[HostileRow], expected: Answers, classifier: bool) -> bytes:  # noqa: FBT001
     """Return the first rows of each kind, the kinds taking turns, with the training pipeline's answers."""
     lines = []
     for index, row in enumerate(rows[:GOLDEN_SAMPLES]):
-        scores = expected.scores[index] if classifier and expected.scores is not None else None
+        scores = expected.scores[index] if classifier else None
         sample = GoldenSample(
             features=row.features,
             prediction=expected.predictions[index],

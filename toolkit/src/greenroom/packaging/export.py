@@ -72,7 +72,6 @@ def export(
     if arithmetic == "float64, then float32 in the model":
         steps.insert(-1, ("to_float32", CastTransformer(dtype=np.float32)))
     classifier = is_classifier(pipeline)
-    scores = classifier and hasattr(pipeline, "predict_proba")
     graph = _convert(Pipeline(steps), tensors, classifier=classifier)
     _spell_missing(graph)
     _order_opsets(graph)
@@ -82,7 +81,7 @@ def export(
         graph=graph.SerializeToString(deterministic=True),
         tensors=tensors,
         prediction=names[0],
-        probabilities=names[1] if scores else None,
+        probabilities=names[1] if classifier else None,
     )
 
 

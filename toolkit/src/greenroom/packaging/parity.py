@@ -29,7 +29,7 @@ class Answers:
 
     predictions: list[Value]
     scores: Any
-    """Class probabilities [rows, classes], values [rows, 1] of a regressor, None for labels alone."""
+    """Class probabilities [rows, classes], or values [rows, 1] of a regressor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def ask_pipeline(
 def _pipeline_scores(pipeline: Any, frame: pd.DataFrame, predictions: Any) -> Any:
     if not is_classifier(pipeline):
         return predictions.reshape(len(frame), -1).astype("float64")
-    return np.asarray(pipeline.predict_proba(frame)) if hasattr(pipeline, "predict_proba") else None
+    return np.asarray(pipeline.predict_proba(frame))
 
 
 def _refusal(
@@ -101,9 +101,7 @@ def ask_graph(export: Export, rows: Sequence[HostileRow], features: Sequence[Fea
             f"onnxruntime cannot run the exported graph: {str(error).splitlines()[0]}"
         ) from error
     predictions = np.asarray(found[0]).reshape(len(rows), -1)[:, 0]
-    scores = found[1] if export.probabilities else None
-    if scores is None and predictions.dtype.kind == "f":
-        scores = predictions.reshape(-1, 1)
+    scores = found[1] if export.probabilities else predictions.reshape(-1, 1)
     return Answers(predictions=[plain(value) for value in predictions], scores=scores)
 
 
@@ -114,8 +112,8 @@ def compare(
 
     For a regressor the tolerance is relative to the median size of its predictions.
     """
-    regression = expected.scores is not None and found.scores is not None and export.probabilities is None
-    errors = _errors(expected.scores, found.scores, len(rows))
+    regression = export.probabilities is None
+    errors = _errors(expected.scores, found.scores)
     bound = tolerance * max(1.0, float(np.median(np.abs(expected.scores)))) if regression else tolerance
     differences = []
     for index, row in enumerate(rows):
@@ -141,16 +139,14 @@ def compare(
     return Comparison(export=export, parity=parity, differences=tuple(differences))
 
 
-def _errors(expected: Any, found: Any, rows: int) -> Any:
-    if expected is None or found is None:
-        return np.zeros(rows)
+def _errors(expected: Any, found: Any) -> Any:
     if expected.shape != found.shape:
-        return np.full(rows, np.inf)
+        return np.full(len(expected), np.inf)
     errors = np.abs(expected - found.astype("float64")).max(axis=1)
     return np.where(np.isnan(errors), np.inf, errors)
 
 
-def refuse(best: Comparison, failures: Sequence[str]) -> ParityError:
+def refuse(best: Comparison, failures: Sequence[str], features: Sequence[Feature]) -> ParityError:
     """Return the error that says which rows differ and what to do."""
     differences, parity = best.differences, best.parity
     kinds = Counter(difference.kind for difference in differences)
@@ -167,17 +163,22 @@ def refuse(best: Comparison, failures: Sequence[str]) -> ParityError:
         for item in differences[:SHOWN]
     ]
     lines += [f"another arithmetic failed: {failure}" for failure in failures]
-    lines.append(_remedy(kinds))
+    lines.append(_remedy(kinds, [feature.name for feature in features if feature.dtype == "float32"]))
     return ParityError("\n".join(lines), differences=differences)
 
 
-def _remedy(kinds: Counter[str]) -> str:
+def _remedy(kinds: Counter[str], narrow: Sequence[str]) -> str:
     if set(kinds) == {"null"}:
         return (
             "Only rows with nulls differ: put a SimpleImputer first for each nullable column, and fit again."
         )
     if set(kinds) == {"unseen category"}:
         return "Only unseen categories differ: use OneHotEncoder(handle_unknown='ignore'), and fit again."
+    if narrow:
+        return (
+            f"The columns {', '.join(narrow)} are float32 and a request carries float64: fit on "
+            "X.astype({column: 'float64'}), so that both sides round alike. Nothing was written."
+        )
     return (
         "Replace the step that the converter gets wrong (try the pipeline with fewer steps to find it), use "
         "GradientBoosting or RandomForest where a float64 tree does not survive, or pass a larger tolerance= "

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from greenroom.packaging.errors import PackagingError, VersionExistsError
@@ -29,8 +29,18 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         )
 
 
-def write_bundle(target: Path, bundle: Bundle, files: Mapping[str, bytes], *, overwrite: bool) -> None:
-    """Write the bundle beside its place, then rename it there; PackagingError leaves nothing behind."""
+def write_bundle(
+    target: Path,
+    bundle: Bundle,
+    files: Mapping[str, bytes],
+    *,
+    overwrite: bool,
+    prove: Callable[[Path], None],
+) -> None:
+    """Write the bundle beside its place, prove it there, then rename it.
+
+    PackagingError, of ``prove`` too, leaves nothing behind.
+    """
     text = json.dumps(bundle.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +54,7 @@ def write_bundle(target: Path, bundle: Bundle, files: Mapping[str, bytes], *, ov
         for path, content in {**files, BUNDLE_FILE: text.encode()}.items():
             _write_file(stage / path, content)
         _sync_directory(stage)
+        prove(stage)
         check_target(target, overwrite=overwrite)
         _move(stage, target)
         _sync_directory(target.parent)
