@@ -5,6 +5,7 @@ import json
 import secrets
 import ssl
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,16 +145,8 @@ class ControlPlane:
 
     def request(self, path: str, seconds: float = 5.0) -> bytes:
         """Ask the API server as its administrator; raise OSError if it does not answer, or not well."""
-        headers = {"Authorization": f"Bearer {self.token}"}
-        request = urllib.request.Request(self.url + path, headers=headers)  # noqa: S310 - https, see url
         context = ssl.create_default_context(cafile=str(self.keys.ca))
-        # No proxy: this machine's environment may name one, and it knows nothing of the cluster.
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-        )
-        with opener.open(request, timeout=seconds) as response:
-            answer: bytes = response.read()
-            return answer
+        return fetch(self.url + path, seconds, {"Authorization": f"Bearer {self.token}"}, context)
 
     def ready(self) -> bool:
         """Whether the API server says that it is ready."""
@@ -165,6 +158,21 @@ class ControlPlane:
 
     def _component(self, name: str, *flags: str) -> Component:
         return Component(name, (*self.prefix, str(self.binaries / name), *flags))
+
+
+def fetch(
+    url: str,
+    seconds: float = 5.0,
+    headers: Mapping[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
+) -> bytes:
+    """Return what a server of a cluster of ours answers; raise OSError if it does not, or not well."""
+    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - ours, see above
+    # No proxy: this machine's environment may name one, and it knows nothing of the cluster.
+    handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    with urllib.request.build_opener(*handlers).open(request, timeout=seconds) as response:
+        answer: bytes = response.read()
+        return answer
 
 
 def kubeconfig(url: str, authority: str, token: str) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Self
 
 from e2e.cluster import cgroups, debian, golang, images, network, paths, sweep
-from e2e.cluster.control_plane import ControlPlane, Ports
+from e2e.cluster.control_plane import ControlPlane, Ports, fetch
 from e2e.cluster.guard import Guard
 from e2e.cluster.model import ClusterError
-from e2e.cluster.node import PRIVATE, RUN, Node, pause_archive
+from e2e.cluster.node import DNS_READY, PRIVATE, PROXY_READY, RUN, Node, pause_archive
 from e2e.cluster.process import Component, Components, Identity, wait_until
 from e2e.cluster.progress import say, step
 from e2e.cluster.record import HOLDER, Kind, Record
@@ -224,10 +224,12 @@ def _answers(command: list[str]) -> bool:
 
 
 def _works(plane: ControlPlane) -> bool:
-    """Whether the node is ready, and pods can be made: each needs its namespace's service account."""
+    """Whether a pod that is made now will run: node, names, Services, and its service account are there."""
     try:
         node = json.loads(plane.request(f"/api/v1/nodes/{NODE}"))
         plane.request("/api/v1/namespaces/default/serviceaccounts/default")
+        for part in (DNS_READY, PROXY_READY):
+            fetch(f"http://{plane.address}:{part}")
     except OSError:
         return False
     return any(each["type"] == "Ready" and each["status"] == "True" for each in node["status"]["conditions"])

@@ -5,7 +5,6 @@ import os
 import platform
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,17 +100,16 @@ def tools(programs: tuple[Program, ...] = ALL) -> Path:
     target = paths.cache() / "bin" / key
     with lock(paths.cache() / "locks" / "bin", "links programs"):
         if not target.exists():
-            part = Path(tempfile.mkdtemp(dir=_directory(target.parent)))
+            part = _part(target)
             for file in (file for directory in built for file in directory.iterdir()):
                 (part / file.name).symlink_to(file)
-            part.chmod(0o755)
             part.rename(target)
     return target
 
 
 def _build(program: Program, target: Path) -> None:
     env = {"CGO_ENABLED": "0"} | _toolchain(_required(program.source / "go.mod"))
-    part = Path(tempfile.mkdtemp(dir=_directory(target.parent)))
+    part = _part(target)
     try:
         with step(f"building {program.output} from its Go modules", program.about):
             command: list[str | Path] = [
@@ -125,16 +123,18 @@ def _build(program: Program, target: Path) -> None:
             run_long(command, f"building {program.output}", env=env, cwd=program.source)
         for name in program.links:
             (part / name).symlink_to(program.output)
-        part.chmod(0o755)
         part.rename(target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
 
 
-def _directory(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+def _part(target: Path) -> Path:
+    """Return an empty directory that becomes the target once complete; its lock must be held."""
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return part
 
 
 def _required(go_mod: Path) -> Version:

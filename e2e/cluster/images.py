@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ BASE = "docker.io/library/debian:trixie-slim"
 SUITE = "trixie"
 MIRRORS = re.compile(r"https?://[^\s\]]+/debian/?(?=\s|$)")
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+KEEP_ARCHIVES = 3600.0
 ISOLATION = {"BUILDAH_ISOLATION": "chroot"}
 
 
@@ -98,18 +100,26 @@ def _commit(tree: Path) -> None:
 
 
 def _archive(image: str, identity: str) -> Path:
-    """Return the image's archive, written unless it is there; archives of its earlier builds go."""
+    """Return the image's archive, written unless it is there."""
     archive = _store() / "archives" / f"{file_name(image)}@{identity[:16]}.tar"
     if not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
-        for old in archive.parent.glob(f"{file_name(image)}@*"):
-            old.unlink()
+        _forget_old(archive.parent)
         part = archive.with_suffix(".part")
+        part.unlink(missing_ok=True)
         run_long(
             [*_buildah("push"), "--quiet", identity, f"docker-archive:{part}:{image}"], f"archiving {image}"
         )
         part.rename(archive)
+    archive.touch()
     return archive
+
+
+def _forget_old(archives: Path) -> None:
+    # Not at once: another run may just be about to load what it has built.
+    for archive in archives.iterdir():
+        if time.time() - archive.stat().st_mtime > KEEP_ARCHIVES:
+            archive.unlink()
 
 
 def _store() -> Path:

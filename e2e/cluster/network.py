@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from e2e.cluster.model import ClusterError
 from e2e.cluster.process import Identity
@@ -11,6 +12,9 @@ from e2e.cluster.shell import run, succeeds
 # Reserved for benchmarks (RFC 2544): never routed on the Internet, and hardly ever inside a company.
 SPACE = IPv4Network("198.18.0.0/15")
 LINK = "greenroom"
+FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+"""Without it a pod answers another one, which asked a Service, from an address that was not asked."""
 INNER = "host0"
 """A link's name on the cluster's side."""
 
@@ -126,5 +130,7 @@ def _set_up_inside(network: Network, holder: int) -> None:
         route add {network.services} dev services0 src {network.node}
     """
     run([*inside(holder), "ip", "-batch", "-"], text=commands)
-    for key in ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.route_localnet=1"):
-        run([*inside(holder), "sysctl", "-qw", key])
+    if not BRIDGE_FILTER.exists():
+        succeeds(["modprobe", "br_netfilter"])
+    switches = [FORWARD, BRIDGE_FILTER] if BRIDGE_FILTER.exists() else [FORWARD]
+    run([*inside(holder), "/bin/sh", "-c", " && ".join(f"echo 1 > {switch}" for switch in switches)])

@@ -25,6 +25,8 @@ PRIVATE = {
 """Directories of the cluster's own that lie over those of the machine, as the node sees it."""
 PAUSE_IMAGE = "localhost/greenroom/pause:1"
 DOMAIN = "cluster.local"
+DNS_READY = "8181/ready"
+PROXY_READY = "10256/healthz"
 
 
 @dataclass(frozen=True)

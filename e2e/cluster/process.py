@@ -166,7 +166,7 @@ class Components:
 
 
 def wait_until(
-    condition: Callable[[], bool], what: str, components: Components, seconds: float = 60.0
+    condition: Callable[[], bool], what: str, components: Components, seconds: float = 180.0
 ) -> None:
     """Wait for a condition; a component that ends meanwhile ends the wait with its log."""
     deadline = time.monotonic() + seconds
