@@ -1,0 +1,363 @@
+"""The alias flip when everything happens at once: pods come and go, and operators die between two writes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Final
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from greenroom_operator.api.modeldeployment import PromotionState
+from greenroom_operator.controller.promotion import (
+    PodView,
+    Promotion,
+    PromotionInput,
+    PromotionPlan,
+    plan_promotion,
+)
+from greenroom_runtime.contract.flags import FlagStore
+from greenroom_runtime.contract.report import FailureReason, PodReport, VersionReport, VersionState
+from tests.support.builders import NOW, failed, pod_report, version_report
+
+DEADLINE: Final = timedelta(minutes=10)
+GOOD: Final = ("v1", "v2", "v3")
+BROKEN: Final = "broken"
+"""Fails its proof wherever it is tried."""
+FUSSY: Final = "fussy"
+"""Fails on every other pod: one has too little memory, say."""
+VERSIONS: Final = (*GOOD, BROKEN, FUSSY)
+
+
+@dataclass
+class Pod:
+    """A serving process and its kubelet, as far as promotions concern them."""
+
+    ordinal: int
+    obeyed: FlagStore | None = None
+    ready: bool = False
+    serves: str = ""
+    versions: dict[str, VersionReport] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Pods' names have no order in time."""
+        return f"churn-{self.ordinal * 7 % 10}{self.ordinal}"
+
+    def obey(self, flags: FlagStore) -> None:
+        """Take a new flag document: let go of what is not resident, switch where that is possible."""
+        self.obeyed = flags
+        self.versions = {name: seen for name, seen in self.versions.items() if name in flags.resident}
+        self._switch()
+
+    def work(self, editions: Mapping[str, int]) -> None:
+        """Prove the next version that the document asks for, production first."""
+        if self.obeyed is None:
+            return
+        for version in sorted(self.obeyed.resident, key=lambda name: name != self.obeyed_production):
+            if version not in self.versions and self.obeyed.prepares(version, pod=self.name):
+                self.versions[version] = self._prove(version, edition=editions.get(version, 0))
+                break
+        self._switch()
+
+    def restart(self) -> None:
+        """Die and come back with nothing loaded."""
+        self.versions, self.serves, self.ready = {}, "", False
+
+    def report(self) -> PodReport:
+        """Say how things are now."""
+        return pod_report(
+            *self.versions.values(),
+            pod=self.name,
+            flags=self.obeyed,
+            production=self.serves,
+            ready=self.ready,
+        )
+
+    @property
+    def obeyed_production(self) -> str:
+        """What the document that it obeys calls production."""
+        return self.obeyed.production if self.obeyed else ""
+
+    def _prove(self, version: str, *, edition: int) -> VersionReport:
+        if version == BROKEN or (version == FUSSY and self.ordinal % 2):
+            return failed(version)
+        found = version_report(version, edition=str(edition or ""))
+        pinned = self.obeyed.digests.get(version, "") if self.obeyed else ""
+        if pinned and found.digest != pinned:
+            return failed(version, FailureReason.DIGEST_CHANGED)
+        return found
+
+    def _switch(self) -> None:
+        seen = self.versions.get(self.obeyed_production)
+        if seen is not None and seen.state is VersionState.READY:
+            self.serves, self.ready = self.obeyed_production, True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """A pass that has decided and not yet written everything: what it saw, and what it wants."""
+
+    plan: PromotionPlan
+    flags_version: int
+    body_version: int
+    retry: str
+    flags_written: bool = False
+
+
+which = st.integers(0, 1)
+"""One of the two operators."""
+any_pod = st.integers(0, 3)
+
+
+class Cluster(RuleBasedStateMachine):
+    """One ModelDeployment, and two operators that may both believe to lead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0
+        self.body_version = 1
+        """Raised by each change of the ModelDeployment, of its spec or its status."""
+        self.spec = "v1"
+        self.past_specs = {"v1"}
+        self.retry = self.handled = ""
+        self.promotion: Promotion | None = None
+        self.served = ""
+        self.pins: Mapping[str, str] = {}
+        self.flags: FlagStore | None = None
+        self.flags_version = 1
+        self.pods: list[Pod] = []
+        self.started = 0
+        self.reports: dict[str, PodReport] = {}
+        self.passes: list[Pass | None] = [None, None]
+        self.editions: dict[str, int] = {}
+        self.unproven: set[str] = set()
+        """Versions that became production while nobody could prove them: at first, or without pods."""
+
+    # What people do
+
+    @rule(version=st.sampled_from(VERSIONS))
+    def change_spec(self, version: str) -> None:
+        """Edit spec.version."""
+        self.spec = version
+        self.past_specs.add(version)
+        self.body_version += 1
+
+    @rule()
+    def ask_retry(self) -> None:
+        """Annotate with a new action."""
+        self.retry = f"retry/{self.spec}/{self.body_version}"
+        self.body_version += 1
+
+    @rule(version=st.sampled_from(GOOD))
+    def alter_source(self, version: str) -> None:
+        """Overwrite a version's bytes, which nobody should."""
+        self.editions[version] = self.editions.get(version, 0) + 1
+
+    @rule()
+    def lose_flags(self) -> None:
+        """Delete the flag store."""
+        self.flags = None
+        self.flags_version += 1
+
+    # What the cluster does
+
+    @rule(seconds=st.sampled_from([1, 30, 601]))
+    def wait(self, seconds: int) -> None:
+        """Let time pass."""
+        self.seconds += seconds
+
+    @precondition(lambda self: len(self.pods) < 4)
+    @rule()
+    def start_pod(self) -> None:
+        """Start one more pod."""
+        self.pods.append(Pod(self.started))
+        self.started += 1
+
+    @precondition(lambda self: self.pods)
+    @rule(index=any_pod)
+    def stop_pod(self, index: int) -> None:
+        """Delete a pod."""
+        self.pods.remove(self._pick(index))
+
+    @precondition(lambda self: self.pods)
+    @rule(index=any_pod)
+    def restart_pod(self, index: int) -> None:
+        """Kill a pod's process."""
+        self._pick(index).restart()
+
+    @precondition(lambda self: self.pods and self.flags)
+    @rule(index=any_pod)
+    def refresh_pod(self, index: int) -> None:
+        """Let kubelet bring a pod the newest flag store."""
+        assert self.flags is not None
+        self._pick(index).obey(self.flags)
+
+    @precondition(lambda self: self.pods)
+    @rule(index=any_pod)
+    def let_pod_work(self, index: int) -> None:
+        """Let a pod prove one version, and kubelet find it ready."""
+        self._pick(index).work(self.editions)
+
+    @precondition(lambda self: self.pods)
+    @rule(index=any_pod)
+    def hear_pod(self, index: int) -> None:
+        """Let the operators ask a pod; until the next time they know it as it was now."""
+        pod = self._pick(index)
+        self.reports[pod.name] = pod.report()
+
+    @precondition(lambda self: self.pods and self.flags)
+    @rule()
+    def all_pods_advance(self) -> None:
+        """Let every pod obey, prove and be heard, as happens most of the time."""
+        for index in range(len(self.pods)):
+            self.refresh_pod(index)
+            self.let_pod_work(index)
+            self.hear_pod(index)
+
+    # What operators do
+
+    @rule(which=which)
+    def decide(self, which: int) -> None:
+        """Begin a pass: see the world, decide, and write nothing yet."""
+        wanted = self.retry != self.handled and self.retry.startswith(f"retry/{self.spec}/")
+        world = PromotionInput(
+            target=self.spec,
+            flags=self.flags,
+            promotion=replace(self.promotion, refusal=None) if self.promotion else None,
+            proven=self.served,
+            pods=[
+                PodView(name=pod.name, ready=pod.ready, report=self.reports.get(pod.name))
+                for pod in self.pods
+            ],
+            deadline=DEADLINE,
+            retry=wanted,
+            pins=self.pins,
+        )
+        plan = plan_promotion(world, now=NOW + timedelta(seconds=self.seconds))
+        self._judge(plan)
+        self.passes[which] = Pass(
+            plan=plan,
+            flags_version=self.flags_version,
+            body_version=self.body_version,
+            retry=self.retry if wanted else "",
+        )
+
+    @precondition(lambda self: any(self.passes))
+    @rule(which=which)
+    def write_flags(self, which: int) -> None:
+        """Write a pass's flag store, unless the one that it saw is no more."""
+        seen = self.passes[which]
+        if seen is None or seen.flags_written:
+            return
+        if seen.flags_version != self.flags_version:
+            self.passes[which] = None
+            return
+        if seen.plan.flags != self.flags:
+            self.flags = seen.plan.flags
+            self.flags_version += 1
+        self.passes[which] = replace(seen, flags_written=True)
+
+    @precondition(lambda self: any(self.passes))
+    @rule(which=which)
+    def write_status(self, which: int) -> None:
+        """Write a pass's status, unless the object that it saw has changed."""
+        seen, self.passes[which] = self.passes[which], None
+        if seen is None or not seen.flags_written or seen.body_version != self.body_version:
+            return
+        before = (self.promotion, self.served, self.pins, self.handled)
+        heard = [self.reports.get(pod.name) for pod in self.pods if pod.ready]
+        told = {report.production for report in heard if report}
+        self.served = told.pop() or self.served if len(told) == 1 else self.served
+        self.promotion, self.pins = seen.plan.promotion, seen.plan.flags.digests
+        self.handled = seen.retry or self.handled
+        self.body_version += before != (self.promotion, self.served, self.pins, self.handled)
+
+    @rule(which=which)
+    def crash(self, which: int) -> None:
+        """Kill an operator in the middle of its pass."""
+        self.passes[which] = None
+
+    @rule()
+    def run_a_whole_pass(self) -> None:
+        """Let one operator go through undisturbed, as happens most of the time."""
+        self.decide(0)
+        self.write_flags(0)
+        self.write_status(0)
+
+    # What must hold
+
+    @invariant()
+    def production_is_what_git_asked_for(self) -> None:
+        """Production is always some spec.version, and a version that fails everywhere only unproven."""
+        if self.flags is not None:
+            assert self.flags.production in self.past_specs
+            assert self.flags.production != BROKEN or BROKEN in self.unproven
+            assert len(self.flags.resident) <= 2
+
+    def _judge(self, plan: PromotionPlan) -> None:
+        """Hold a decision to the promise, by what was reported and not by the decision's own reasons."""
+        before, after = self.flags, plan.flags.production
+        if before is not None and before.production == after:
+            return
+        assert after == (self.spec if before is not None else self.served or self.spec)
+        if not self.pods or (before is None and not self.served):
+            self.unproven.add(after)
+            return
+        if before is None:
+            return
+        heard = [self.reports.get(pod.name) for pod in self.pods]
+        serving = [self.reports.get(pod.name) for pod in self.pods if pod.ready]
+        witnesses = serving or [report for report in heard if report]
+        proofs = [
+            report and report.revision == before.revision and report.version(after) for report in witnesses
+        ]
+        assert proofs
+        assert all(proof and proof.state is VersionState.READY for proof in proofs)
+        assert len({proof.digest for proof in proofs if proof}) == 1
+
+    def teardown(self) -> None:
+        """Leave the world in peace: it comes to rest, and the outcome is that of the last spec."""
+        self._settle()
+        if self._refused() and self.spec in GOOD:
+            self.ask_retry()  # it had taken too long, or its bytes had changed
+            self._settle()
+        assert self.flags is not None
+        if not self.editions and self.spec in GOOD:
+            assert self.flags.production == self.spec
+            assert all(pod.ready and pod.serves == self.spec for pod in self.pods)
+            assert self.promotion is None or self.promotion.state is PromotionState.COMPLETE
+        elif self.flags.production != self.spec:
+            assert self._refused()
+            assert self.spec not in self.flags.resident
+
+    def _refused(self) -> bool:
+        known = self.promotion
+        return known is not None and known.version == self.spec and known.state is PromotionState.REFUSED
+
+    def _settle(self) -> None:
+        self.passes = [None, None]
+        while len(self.pods) < 2:
+            self.start_pod()
+        before = None
+        for _ in range(40):
+            self.run_a_whole_pass()
+            self.all_pods_advance()
+            self.production_is_what_git_asked_for()
+            self.wait(1)
+            now = (self.flags_version, self.body_version, [pod.report() for pod in self.pods])
+            if now == before:
+                return
+            before = now
+        message = f"the world does not come to rest: {vars(self)}"
+        raise AssertionError(message)
+
+    def _pick(self, index: int) -> Pod:
+        return self.pods[index % len(self.pods)]
+
+
+TestInterleavings = Cluster.TestCase
+TestInterleavings.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, derandomize=True
+)
