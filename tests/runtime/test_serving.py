@@ -25,7 +25,7 @@ from tests.support.serving import DEADLINE_SECONDS, ServingProcess, flags
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A source with two versions that answer differently."""
+    """Publish two versions that answer differently."""
     directory = tmp_path / "source"
     write_classifier(directory, "v1")
     write_classifier(directory, "v2", bias=-9.0)
@@ -168,7 +168,7 @@ def test_sigterm_drains_and_exits_with_zero(source: Path, tmp_path: Path) -> Non
 
 
 def test_a_configuration_that_cannot_work_is_told(tmp_path: Path) -> None:
-    """A store that overlaps its source, an unknown scheme and a newer schema each end at once with a reason."""
+    """An overlapping store, an unknown scheme and a newer schema each end at once with a reason."""
     good = RuntimeConfig(name="churn", source_uri=tmp_path.as_uri(), models_dir=str(tmp_path / "models"))
     bad = {
         "overlap": good,

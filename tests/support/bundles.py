@@ -240,11 +240,11 @@ def endless_graph() -> bytes:
         [
             helper.make_tensor_value_info("iteration", TensorProto.INT64, []),
             helper.make_tensor_value_info("condition_in", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state_in", TensorProto.DOUBLE, None),
+            helper.make_tensor_value_info("state_in", TensorProto.DOUBLE, [None, 1]),
         ],
         [
             helper.make_tensor_value_info("condition_out", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state_out", TensorProto.DOUBLE, None),
+            helper.make_tensor_value_info("state_out", TensorProto.DOUBLE, [None, 1]),
         ],
     )
     graph = helper.make_graph(
@@ -254,7 +254,7 @@ def endless_graph() -> bytes:
         ],
         "endless",
         [helper.make_tensor_value_info("x", TensorProto.DOUBLE, [None, 3])],
-        [helper.make_tensor_value_info("value", TensorProto.DOUBLE, None)],
+        [helper.make_tensor_value_info("value", TensorProto.DOUBLE, [None, 1])],
         [
             numpy_helper.from_array(np.array(2**62, dtype=np.int64), "trips"),
             numpy_helper.from_array(np.array(True), "condition"),

@@ -106,7 +106,12 @@ class S3Source:
         """Return the object's size in bytes."""
         try:
             meta = await self._store.head_async(f"{version}/{path}")
-        except (BaseError, FileNotFoundError, OSError, ValueError) as error:
+        except FileNotFoundError as error:
+            # An answer to HEAD has no body: only a GET tells a missing bucket from a missing object.
+            await self.read(version, path, start=0, length=1)
+            message = f"{path} has only just appeared"
+            raise SourceUnreachableError(message) from error
+        except (BaseError, OSError, ValueError) as error:
             raise _translated(error) from error
         return int(meta["size"])
 
@@ -114,7 +119,7 @@ class S3Source:
         """Return one range of the object."""
         try:
             return bytes(await self._store.get_range_async(f"{version}/{path}", start=start, length=length))
-        except (BaseError, FileNotFoundError, OSError, ValueError) as error:
+        except (BaseError, OSError, ValueError) as error:
             raise _translated(error) from error
 
 

@@ -1,0 +1,117 @@
+"""A real S3 server for tests: moto's, installed by uv into an environment of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import obstore
+from obstore.store import S3Store
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = ROOT / ".tools" / "s3"
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": "us-east-1",
+}
+# Started through the environment's own Python, so that it can ask to die with the tests.
+_SERVER = """
+import ctypes, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+from werkzeug.serving import make_server
+from moto.server import DomainDispatcherApplication, create_backend_app
+application = DomainDispatcherApplication(create_backend_app)
+server = make_server("127.0.0.1", int(sys.argv[1]), application, threaded=True)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Server:
+    """A server that is up; buckets live as long as it does."""
+
+    url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client needs in its environment."""
+        return {**CREDENTIALS, "AWS_ENDPOINT_URL": self.url}
+
+    def create_bucket(self, bucket: str) -> None:
+        """Create an empty bucket."""
+        subprocess.run(["curl", "--silent", "--fail", "--request", "PUT", f"{self.url}/{bucket}"], check=True)
+
+    def upload(self, directory: Path, bucket: str, *, prefix: str = "") -> None:
+        """Put every file below the directory under the prefix."""
+        store = S3Store(
+            bucket,
+            config={
+                "endpoint": self.url,
+                "access_key_id": CREDENTIALS["AWS_ACCESS_KEY_ID"],
+                "secret_access_key": CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+                "region": CREDENTIALS["AWS_REGION"],
+            },
+            client_options={"allow_http": True},
+        )
+        for path in sorted(directory.rglob("*")):
+            if path.is_file():
+                obstore.put(store, f"{prefix}{path.relative_to(directory)}", path.read_bytes())
+
+
+@contextmanager
+def s3_server(port: int = 0) -> Iterator[S3Server]:
+    """Run a server on a free port, or on the given one, until the block ends."""
+    process = subprocess.Popen(
+        [_installed_python(), "-c", _SERVER, str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    # Drained, or a full pipe would stop the server in the middle of a request.
+    errors: list[str] = []
+    reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
+    reader.start()
+    try:
+        announced = process.stdout.readline()
+        if not announced.strip().isdigit():
+            process.wait()
+            reader.join()
+            message = f"the S3 server did not start: {''.join(errors)}"
+            raise RuntimeError(message)
+        yield S3Server(url=f"http://127.0.0.1:{announced.strip()}")
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def _installed_python() -> str:
+    python = ENVIRONMENT / "bin" / "python"
+    if not (ENVIRONMENT / "bin" / "moto_server").exists():
+        command = [_uv(), "sync", "--locked", "--only-group", "s3", "--python", sys.executable]
+        subprocess.run(
+            command, cwd=ROOT, check=True, env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(ENVIRONMENT)}
+        )
+    return str(python)
+
+
+def _uv() -> str:
+    found = os.environ.get("UV") or shutil.which("uv")
+    if found:
+        return found
+    local = ROOT / ".tools" / "uv" / "bin" / "uv"
+    if local.exists():
+        return str(local)
+    message = "uv is neither in $UV, nor on PATH, nor in .tools/uv: run `make setup`"
+    raise RuntimeError(message)
