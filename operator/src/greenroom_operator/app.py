@@ -205,6 +205,8 @@ class Operator:
                 clusterwide=not self._settings.namespaces,
                 namespaces=self._settings.namespaces,
                 standalone=True,
+                # Kopf would look up the name of the process's user, which a container's uid has not.
+                identity=self._settings.identity,  # type: ignore[arg-type]
                 ready_flag=started,
             )
         self._stop.set()  # kopf returns only when it was it that got the signal
@@ -278,7 +280,7 @@ async def serve_health(operator: Operator, *, settings: Settings) -> AsyncIterat
     try:
         site = web.TCPSite(runner, settings.listen, settings.port)
         await site.start()
-        log.info("health and metrics", addresses=[str(address) for address in runner.addresses])
+        log.info("health and metrics", address="http://{}:{}".format(*runner.addresses[0]))
         yield
     finally:
         await runner.cleanup()

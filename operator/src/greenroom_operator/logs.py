@@ -24,8 +24,12 @@ def configure_logs(log_format: LogFormat, *, level: str) -> None:
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # Never with local variables: they hold tokens.
+    traceback = structlog.processors.ExceptionRenderer(
+        structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    )
     last: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [traceback, structlog.processors.JSONRenderer()]
         if log_format is LogFormat.JSON
         else [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
     )
