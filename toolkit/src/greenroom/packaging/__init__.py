@@ -20,7 +20,7 @@ from greenroom.packaging.errors import (
     ParityError,
     VersionExistsError,
 )
-from greenroom.packaging.export import ARITHMETICS, export, used_columns
+from greenroom.packaging.export import ARITHMETICS, export_pipeline, used_columns
 from greenroom.packaging.frame import check_frame, read_features, to_rows
 from greenroom.packaging.hostile import HostileRow, hostile_rows
 from greenroom.packaging.parity import Answers, Comparison, ask_graph, ask_pipeline, compare, plain, refuse
@@ -92,7 +92,7 @@ def package(
     rows = hostile_rows(to_rows(used, features), features, count=parity_rows, seed=seed)
     expected = ask_pipeline(pipeline, rows, used, features)
     best = _best_export(pipeline, features, columns, rows, expected, tolerance=tolerance)
-    files = {MODEL_FILE: best.export.graph, GOLDEN_FILE: _golden(rows, expected, is_classifier(pipeline))}
+    files = {MODEL_FILE: best.export.graph, GOLDEN_FILE: _golden(rows, expected, best)}
     bundle = Bundle(
         name=name,
         version=version,
@@ -165,7 +165,7 @@ def _best_export(
     failures: list[ExportError] = []
     for arithmetic in ARITHMETICS:
         try:
-            candidate = export(pipeline, features, columns, arithmetic=arithmetic)
+            candidate = export_pipeline(pipeline, features, columns, arithmetic=arithmetic)
             found = ask_graph(candidate, rows, features)
         except ExportError as error:
             failures.append(error)
@@ -189,14 +189,15 @@ def _replay(stage: Path, bundle: Bundle) -> None:
         ) from error
 
 
-def _golden(rows: Sequence[HostileRow], expected: Answers, classifier: bool) -> bytes:  # noqa: FBT001
+def _golden(rows: Sequence[HostileRow], expected: Answers, best: Comparison) -> bytes:
     """Return the first rows of each kind, the kinds taking turns, with the training pipeline's answers."""
+    classifier = best.export.probabilities is not None
     lines = []
     for index, row in enumerate(rows[:GOLDEN_SAMPLES]):
         scores = expected.scores[index] if classifier else None
         sample = GoldenSample(
             features=row.features,
-            prediction=expected.predictions[index],
+            prediction=best.label(expected.predictions[index]),
             probabilities=None if scores is None else tuple(float(score) for score in scores),
         )
         lines.append(json.dumps(sample.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n")
@@ -210,6 +211,8 @@ def _signature(pipeline: Any, features: Sequence[Feature], best: Comparison) -> 
         outputs=Outputs(
             prediction=best.export.prediction,
             probabilities=best.export.probabilities,
-            classes=tuple(plain(label) for label in pipeline.classes_) if is_classifier(pipeline) else None,
+            classes=tuple(best.label(plain(label)) for label in pipeline.classes_)
+            if is_classifier(pipeline)
+            else None,
         ),
     )

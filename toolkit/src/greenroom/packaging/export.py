@@ -12,6 +12,7 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, String
 from skl2onnx.sklapi import CastTransformer
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 
@@ -53,7 +54,7 @@ def used_columns(pipeline: Any, columns: Sequence[str]) -> list[str]:
     return [name for position, name in enumerate(columns) if position in used]
 
 
-def export(
+def export_pipeline(
     pipeline: Any, features: Sequence[Feature], columns: Sequence[str], *, arithmetic: Arithmetic
 ) -> Export:
     """Return the graph in one arithmetic; ExportError names what has no equal in ONNX.
@@ -75,6 +76,8 @@ def export(
     graph = _convert(Pipeline(steps), tensors, classifier=classifier)
     _spell_missing(graph)
     _order_opsets(graph)
+    if isinstance(steps[-1][1], RandomForestClassifier | ExtraTreesClassifier):
+        _break_ties(graph, steps[-1][1])
     names = [output.name for output in graph.graph.output]
     return Export(
         arithmetic=arithmetic,
@@ -174,6 +177,37 @@ def _order_opsets(model: Any) -> None:
     opsets = sorted((opset.domain, opset.version) for opset in model.opset_import)
     del model.opset_import[:]
     model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in opsets)
+
+
+def _break_ties(model: Any, forest: Any) -> None:
+    """Take the label from scores rounded to whole votes of the trees; a tie goes to the first class.
+
+    Ties are common in a forest. scikit-learn counts votes exactly and takes the first class, the graph
+    adds up float32 shares, whose last bits would decide.
+    """
+    trees = len(forest.estimators_)
+    steps_per_score = trees * max(1, 2**21 // trees)
+    labels = [label.item() for label in np.asarray(forest.classes_)]
+    texts = isinstance(labels[0], str)
+    kind = onnx.TensorProto.STRING if texts else onnx.TensorProto.INT64
+    values = [label.encode() for label in labels] if texts else [int(label) for label in labels]
+    graph = model.graph
+    old, scores = (output.name for output in graph.output)
+    graph.initializer.extend(
+        [
+            onnx.helper.make_tensor("steps_per_score", onnx.TensorProto.FLOAT, [1], [steps_per_score]),
+            onnx.helper.make_tensor("labels", kind, [len(labels)], values),
+        ]
+    )
+    graph.node.extend(
+        [
+            onnx.helper.make_node("Mul", [scores, "steps_per_score"], ["steps"]),
+            onnx.helper.make_node("Round", ["steps"], ["votes"]),
+            onnx.helper.make_node("ArgMax", ["votes"], ["winner"], axis=1, keepdims=0),
+            onnx.helper.make_node("Gather", ["labels", "winner"], [f"{old}_by_votes"]),
+        ]
+    )
+    graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(f"{old}_by_votes", kind, [None]))
 
 
 def _imputer_shape(operator: Any) -> None:

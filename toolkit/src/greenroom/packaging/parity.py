@@ -39,6 +39,8 @@ class Comparison:
     export: Export
     parity: Parity
     differences: tuple[Difference, ...]
+    label: type
+    """How the graph spells labels: what is True to scikit-learn may be 1 to the graph."""
 
     @property
     def badness(self) -> tuple[int, float]:
@@ -136,7 +138,9 @@ def compare(
         max_abs_error=float(errors.max()),
         tolerance=bound,
     )
-    return Comparison(export=export, parity=parity, differences=tuple(differences))
+    return Comparison(
+        export=export, parity=parity, differences=tuple(differences), label=type(found.predictions[0])
+    )
 
 
 def _errors(expected: Any, found: Any) -> Any:
@@ -191,10 +195,8 @@ def _show(features: dict[str, Value]) -> str:
 
 
 def plain(value: Any) -> Value:
-    """Return a numpy scalar as the Python value that JSON carries; labels like 1.0 and True become 1."""
+    """Return a numpy scalar as the Python value that JSON carries."""
     value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, int | float | str):
+    if isinstance(value, bool | int | float | str):
         return value
     raise ExportError(f"labels of type {type(value).__name__} cannot be served: use text or whole numbers")
