@@ -74,6 +74,7 @@ def _shortened(version: report.VersionReport, length: int) -> report.VersionRepo
     failure = version.failure and version.failure.model_copy(
         update={
             "message": version.failure.message[:length],
+            "file": version.failure.file[:length],
             "expected": version.failure.expected[:length],
             "found": version.failure.found[:length],
         }

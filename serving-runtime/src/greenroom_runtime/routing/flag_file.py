@@ -44,23 +44,27 @@ class FlagFile:
         """Read once, and hand on what is new and valid."""
         try:
             content = self._read()
-            if content == self._content and not self.error:
-                return
-            unchanged, self._content = content == self._content, content
-            if unchanged:
-                return
-            flags = parse_flags(content)
         except FlagDocumentError as error:
+            self._content = None
             self._refuse(str(error))
         except OSError as error:
             self._content = None
             self._refuse(f"{self.path}: {error.strerror or error}")
         else:
-            self.error = ""
-            log.info("flags", revision=flags.revision, production=flags.production, resident=flags.resident)
-            self.on_document(flags)
-        finally:
-            self.was_read = True
+            if content != self._content:
+                self._content = content
+                self._take(content)
+        self.was_read = True
+
+    def _take(self, content: bytes) -> None:
+        try:
+            flags = parse_flags(content)
+        except FlagDocumentError as error:
+            self._refuse(str(error))
+            return
+        self.error = ""
+        log.info("flags", revision=flags.revision, production=flags.production, resident=flags.resident)
+        self.on_document(flags)
 
     def _read(self) -> bytes:
         # kubelet swaps the link `..data` in this directory: resolved once, the file read is whole.

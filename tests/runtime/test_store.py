@@ -1,0 +1,137 @@
+"""The bundle store on a real disk."""
+
+import asyncio
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from greenroom_runtime.contract.report import FailureReason
+from greenroom_runtime.models.failures import SourceUnreachableError, VersionError
+from greenroom_runtime.models.source import DirectorySource, UnsupportedSourceError, open_source
+from greenroom_runtime.models.store import BundleStore, StoreError
+from tests.support.bundles import bundle_digest, edit_manifest, write_classifier
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Publish v1 and v2."""
+    for version in ("v1", "v2"):
+        write_classifier(tmp_path / "source", version)
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def store(source: Path, tmp_path: Path) -> BundleStore:
+    """Open an empty store on the source."""
+    return BundleStore(tmp_path / "models", source=DirectorySource(source))
+
+
+async def test_a_stored_bundle_is_whole(store: BundleStore, source: Path, tmp_path: Path) -> None:
+    """What is obtained lies under the version's name, byte for byte, and no stage is left."""
+    stored = await store.obtain("v1", pinned=bundle_digest(source / "v1"))
+    assert stored.path == tmp_path / "models" / "v1"
+    assert stored.digest == bundle_digest(source / "v1")
+    for file in stored.bundle.files:
+        assert (stored.path / file.path).read_bytes() == (source / "v1" / file.path).read_bytes()
+    assert sorted(entry.name for entry in (tmp_path / "models").iterdir()) == [".lock", "v1"]
+
+
+async def test_a_cancelled_fetch_leaves_nothing(store: BundleStore, tmp_path: Path) -> None:
+    """A preparation that is given up half-way leaves no stage behind, and can be begun again."""
+    fetch = asyncio.create_task(store.obtain("v1", pinned=None))
+    while not (tmp_path / "models" / ".stage-v1").exists():  # noqa: ASYNC110 a directory is no event
+        await asyncio.sleep(0)
+    fetch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetch
+    assert [entry.name for entry in (tmp_path / "models").iterdir()] == [".lock"]
+    assert (await store.obtain("v1", pinned=None)).version == "v1"
+
+
+async def test_a_version_without_room_is_refused(store: BundleStore, source: Path) -> None:
+    """A bundle larger than the free disk is NoSpace before a byte of it is fetched."""
+    files = [{"path": "model.onnx", "sha256": "0" * 64, "size": 10**18}]
+    edit_manifest(source / "v1", files=files)
+    with pytest.raises(VersionError) as caught:
+        await store.obtain("v1", pinned=None)
+    assert caught.value.failure.reason is FailureReason.NO_SPACE
+
+
+async def test_a_full_disk_is_no_space(source: Path, tmp_path: Path) -> None:
+    """A disk that fills up while a bundle is written is NoSpace, and the store goes on once there is room."""
+    store = BundleStore(tmp_path / "models", source=DirectorySource(source))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # smaller than the bundle: as good as a full disk
+    try:
+        with pytest.raises(VersionError) as caught:
+            await store.obtain("v1", pinned=None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert caught.value.failure.reason is FailureReason.NO_SPACE
+    assert (await store.obtain("v1", pinned=None)).version == "v1"
+
+
+async def test_aliases_are_links_that_follow(store: BundleStore, tmp_path: Path) -> None:
+    """An alias is a relative link, replaced in one step; without a version it goes."""
+    await store.obtain("v1", pinned=None)
+    link = tmp_path / "models" / "production"
+    for version in ("v1", "v1", "v2"):
+        store.point_alias("production", version)
+        assert link.readlink() == Path(version)
+    store.point_alias("production", "")
+    assert not link.is_symlink()
+
+
+async def test_only_bundles_are_collected(store: BundleStore, tmp_path: Path) -> None:
+    """What is not to be kept goes; what is no bundle of ours stays."""
+    for version in ("v1", "v2"):
+        await store.obtain(version, pinned=None)
+    foreign = tmp_path / "models" / "lost+found"
+    foreign.mkdir()
+    assert store.collect(frozenset({"v1"})) == ["v2"]
+    assert foreign.is_dir()
+    assert (tmp_path / "models" / "v1").is_dir()
+
+
+async def test_loading_markers_count(store: BundleStore, tmp_path: Path) -> None:
+    """Each load that nobody has ended counts as one crash; an unreadable marker counts as one."""
+    assert store.crashes("v1") == 0
+    store.begin_loading("v1")
+    store.begin_loading("v1")
+    assert store.crashes("v1") == 2
+    store.end_loading("v1")
+    assert store.crashes("v1") == 0
+    (tmp_path / "models" / ".loading-v1").write_text("")
+    assert store.crashes("v1") == 1
+
+
+async def test_an_alias_is_no_version(store: BundleStore) -> None:
+    """Nobody can publish a version under an alias's name."""
+    with pytest.raises(VersionError, match="alias"):
+        await store.obtain("production", pinned=None)
+
+
+async def test_a_source_that_goes_away_is_unreachable(store: BundleStore, source: Path) -> None:
+    """A source that is gone says nothing about its versions."""
+    shutil.rmtree(source)
+    with pytest.raises(SourceUnreachableError):
+        await store.obtain("v1", pinned=None)
+
+
+def test_a_store_never_overlaps_its_source(source: Path, tmp_path: Path) -> None:
+    """A store deletes what is not resident, so it refuses to lie in, on or around its source."""
+    for directory in (source, source / "models", tmp_path):
+        with pytest.raises(StoreError, match="overlap"):
+            BundleStore(directory, source=DirectorySource(source))
+
+
+@pytest.mark.parametrize("uri", ["", "models", "ftp://host/models", "file://host/models", "s3://", "S3:/x"])
+def test_other_sources_are_refused_with_the_remedy(uri: str) -> None:
+    """A URI that this release does not read names those that it does."""
+    with pytest.raises(UnsupportedSourceError, match="use s3://"):
+        open_source(uri, environment={})
