@@ -1,0 +1,114 @@
+"""The penguins' ModelDeployment in a cluster, as a user handles it with kubectl."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import yaml
+
+from e2e.terminal import ROOT
+from tests.support.kubectl import Kubectl
+from tests.support.manifests import patched
+
+EXAMPLE = ROOT / "examples" / "penguins" / "modeldeployment.yaml"
+NAME = "penguins"
+PATIENCE = 180.0
+"""Seconds after which something that should happen is taken for never happening."""
+
+
+@dataclass(frozen=True)
+class Penguins:
+    """One ModelDeployment of one namespace."""
+
+    kubectl: Kubectl
+    namespace: str
+
+    def __call__(self, *arguments: str, document: Any = None) -> str:
+        """Run kubectl in the namespace."""
+        return self.kubectl("--namespace", self.namespace, *arguments, document=document)
+
+    def apply(self, *, wait: bool = True, **spec: Any) -> None:
+        """Apply the example with these members of its spec changed, and wait until it is Ready."""
+        document = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+        self("apply", "--filename=-", document=patched(document, {"spec": spec}))
+        if wait:
+            self.until(lambda found: _observed(found) and _condition(found, "Ready")["status"] == "True")
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """The ModelDeployment as the API server has it."""
+        found: dict[str, Any] = json.loads(self("get", "md", NAME, "--output=json"))
+        return found
+
+    def condition(self, name: str) -> dict[str, Any]:
+        """Return one condition; an empty one where it is not there."""
+        return _condition(self.found, name)
+
+    def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait for something to be true of the ModelDeployment; return it as it then was."""
+        deadline = time.monotonic() + PATIENCE
+        while not holds(found := self.found):
+            if time.monotonic() > deadline:
+                message = f"not seen in {PATIENCE:g} s; status: {json.dumps(found.get('status'), indent=1)}"
+                raise TimeoutError(message)
+            time.sleep(0.1)
+        return found
+
+    def until_promoted(self, version: str) -> dict[str, Any]:
+        """Wait until every pod answers with a version, and the operator says so."""
+        return self.until(
+            lambda found: (
+                _observed(found)
+                and found["status"].get("version") == version
+                and found["status"].get("promotion", {"state": "Complete"})["state"] == "Complete"
+            )
+        )
+
+    def until_refused(self, version: str) -> dict[str, Any]:
+        """Wait until a version has been refused."""
+        return self.until(
+            lambda found: (
+                found.get("status", {}).get("promotion", {}).get("version") == version
+                and found["status"]["promotion"]["state"] == "Refused"
+            )
+        )
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Return the pods that are not on their way out."""
+        found = json.loads(self("get", "pods", "-l", f"greenroom.dev/deployment={NAME}", "--output=json"))
+        return [pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
+
+    def lives(self) -> dict[str, tuple[str, int]]:
+        """Return each pod's uid and count of restarts by its name: equal before and after means untouched."""
+        return {
+            pod["metadata"]["name"]: (
+                pod["metadata"]["uid"],
+                sum(container["restartCount"] for container in pod["status"]["containerStatuses"]),
+            )
+            for pod in self.pods()
+        }
+
+
+def ask(url: str, features: dict[str, Any]) -> httpx2.Response:
+    """Send one prediction request; a Service that kube-proxy does not know yet is tried again."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with httpx2.Client(trust_env=False, timeout=10) as client:
+                return client.post(f"{url}/predict", json={"features": features})
+        except httpx2.TransportError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _condition(found: dict[str, Any], name: str) -> dict[str, Any]:
+    conditions = found.get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == name), {"status": ""})
+
+
+def _observed(found: dict[str, Any]) -> bool:
+    return bool(found.get("status", {}).get("observedGeneration") == found["metadata"]["generation"])
