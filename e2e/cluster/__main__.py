@@ -74,7 +74,11 @@ def down(arguments: argparse.Namespace) -> int:
     """Remove a cluster, or all."""
     if arguments.all:
         return _down_all()
-    if cluster := providers.find(arguments.name):
+    cluster = providers.find(arguments.name)
+    if isinstance(cluster, Existing):
+        say("an existing cluster is not ours to remove")
+        return 0
+    if cluster:
         cluster.down()
     elif record := _record(arguments.name):
         with sweep.registry():

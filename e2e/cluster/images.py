@@ -156,13 +156,20 @@ def _configuration(directory: Path) -> Iterator[list[str]]:
     pip = directory / "pip.conf"
     pip.write_text(pip_configuration())
     mounts += ["--volume", f"{pip}:/etc/pip.conf:ro"]
+    uv = _configuration_home() / "uv" / "uv.toml"
+    if uv.exists():
+        mounts += ["--volume", f"{uv}:/etc/uv/uv.toml:ro"]
     yield mounts
+
+
+def _configuration_home() -> Path:
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
 
 
 def pip_configuration() -> str:
     """Return the machine's pip configuration as one file: its files, then its environment."""
     merged = configparser.RawConfigParser()
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    home = _configuration_home()
     named = os.environ.get("PIP_CONFIG_FILE")
     merged.read(
         [

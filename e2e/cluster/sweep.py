@@ -28,6 +28,7 @@ def remove(record: Record) -> None:
             network.disconnect(record.processes[HOLDER])
         for identity in record.processes.values():
             identity.kill()
+        _wait_for_end(record)
         if record.kind is Kind.EMBEDDED:
             # With its last process go its mounts and network namespaces: they are private to it.
             cgroups.kill(record.name)
@@ -81,6 +82,14 @@ def keep_logs(record: Record, target: Path) -> None:
 def _keep_logs(record: Record) -> None:
     if target := os.environ.get(KEEP_LOGS):
         keep_logs(record, Path(target))
+
+
+def _wait_for_end(record: Record, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while alive := [name for name, identity in record.processes.items() if identity.alive]:
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{', '.join(alive)} of {record.name} do not end")
+        time.sleep(0.02)
 
 
 def _remove_mount_points() -> None:
