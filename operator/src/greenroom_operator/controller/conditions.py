@@ -191,20 +191,19 @@ def _build_condition(
     generation: int,
     now: datetime,
 ) -> Condition:
-    if value is None:  # keep what was there; what never was is unknown
-        status = before.status if before else ConditionStatus.UNKNOWN
-        reason_text = before.reason if before else Reason.NOT_OBSERVED.value
-        message = before.message if before else message
+    if value is None and before is not None:
+        return before  # its generation too: nothing has been observed of the newer spec
+    if value is None:
+        status, reason = ConditionStatus.UNKNOWN, Reason.NOT_OBSERVED
     else:
         status = ConditionStatus.TRUE if value else ConditionStatus.FALSE
-        reason_text = reason.value
     unchanged = before is not None and before.status == status
     return Condition(
         type=name.value,
         status=status,
         observed_generation=generation,
         last_transition_time=before.last_transition_time if unchanged and before else format_timestamp(now),
-        reason=reason_text,
+        reason=reason.value,
         message=message,
     )
 
