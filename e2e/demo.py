@@ -10,18 +10,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import yaml
 
-from e2e import installation
+from e2e import installation, penguins
 from e2e.cluster import ClusterError, providers
 from e2e.store import ModelStore
 from e2e.terminal import ROOT, Terminal
 from e2e.traffic import Traffic
+from greenroom_runtime.contract import names
 
-EXAMPLE = ROOT / "examples" / "penguins"
 NAMESPACE = "greenroom-demo"
-NAME = "penguins"
+NAME = penguins.NAME
 WAIT = "--timeout=180s"
 
 
@@ -33,7 +32,7 @@ def main() -> int:
     )
     try:
         walk(parser.parse_args().name)
-    except (ClusterError, subprocess.TimeoutExpired) as failure:
+    except (ClusterError, TimeoutError, subprocess.TimeoutExpired) as failure:
         sys.stderr.write(f"error: {failure}\n")
         return 1
     except KeyboardInterrupt:
@@ -44,7 +43,7 @@ def main() -> int:
 def walk(name: str) -> None:
     """Install, deploy, predict, promote, and show each command."""
     terminal = prepare(name)
-    manifest = EXAMPLE.relative_to(ROOT) / "modeldeployment.yaml"
+    manifest = penguins.EXAMPLE.relative_to(ROOT)
     title(terminal, "One ModelDeployment is the whole interface")
     terminal.run("cat", str(manifest))
     terminal.kubectl(NAMESPACE, "apply", "--filename", str(manifest))
@@ -53,9 +52,9 @@ def walk(name: str) -> None:
     terminal.kubectl(NAMESPACE, "get", "pods,services")
     with terminal.reach(NAMESPACE, NAME, port=80) as url:
         title(terminal, "It answers")
-        ask(terminal, url)
+        show_answer(terminal, url)
         promote(terminal, url)
-        ask(terminal, url)
+        show_answer(terminal, url)
     title(terminal, "It explains itself")
     terminal.kubectl(NAMESPACE, "describe", "md", NAME)
     title(terminal, "Yours to play with; `make cluster-down` removes the cluster")
@@ -78,7 +77,8 @@ def prepare(name: str) -> Terminal:
     store = ModelStore.deploy(cluster, terminal, namespace=NAMESPACE)
     with tempfile.TemporaryDirectory() as directory:
         models = Path(directory) / NAME
-        terminal.run(sys.executable, str(EXAMPLE.relative_to(ROOT) / "train.py"), "--to", str(models))
+        train = penguins.EXAMPLE.relative_to(ROOT).with_name("train.py")
+        terminal.run(_python(), str(train), "--to", str(models))
         count = store.upload(models, prefix=NAME)
     terminal.show(f"{count} files are at s3://{store.bucket}/{NAME} now")
     secret = store.secret("models-store")
@@ -86,14 +86,18 @@ def prepare(name: str) -> Terminal:
     return terminal
 
 
-def ask(terminal: Terminal, url: str) -> None:
+def _python() -> str:
+    """Return this Python as one types it in the clone."""
+    path = Path(sys.executable)
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def show_answer(terminal: Terminal, url: str) -> None:
     """Send one request to the model and show both sides of it."""
-    body = {"features": features(), "user_id": "u1"}
-    terminal.show(f"> POST {url}/predict\n  {json.dumps(body)}")
-    with httpx2.Client(trust_env=False, timeout=10) as client:
-        answer = client.post(f"{url}/predict", json=body)
+    terminal.show(f"> POST {url}/predict\n  {json.dumps({'features': features()})}")
+    answer = penguins.ask(url, features())
     headers = "  ".join(
-        f"{name}: {answer.headers.get(name)}" for name in ("X-Model-Version", "X-Version-Reason")
+        f"{name}: {answer.headers.get(name)}" for name in (names.HEADER_VERSION, names.HEADER_REASON)
     )
     terminal.show(f"< {answer.status_code}  {headers}\n  {answer.text.strip()}")
 
@@ -120,6 +124,8 @@ def promote(terminal: Terminal, url: str) -> None:
         terminal.kubectl(NAMESPACE, "wait", "--for=jsonpath={.status.version}=v2", f"md/{NAME}", WAIT)
         traffic.wait_for_every_client("v2")
     terminal.show(summary(traffic, since=written))
+    if traffic.failed:
+        raise ClusterError(f"{len(traffic.failed)} requests failed, the first so: {traffic.failed[0]}")
     terminal.kubectl(NAMESPACE, "get", "md")
     terminal.kubectl(NAMESPACE, "get", "pods")
 
