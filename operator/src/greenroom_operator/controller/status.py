@@ -50,28 +50,31 @@ def judge(observed: Observed, plan: PromotionPlan, *, now: datetime) -> Verdict:
         return Verdict(situation=Situation.SCALED_TO_ZERO, message="spec.replicas is 0: nothing serves")
     if observed.workload.ready == 0:
         return _judge_unserved(observed, plan, now=now)
-    return _judge_promotion(observed, plan) or _judge_pods(observed, production=plan.flags.production)
-
-
-def _judge_promotion(observed: Observed, plan: PromotionPlan) -> Verdict | None:
     promotion = plan.promotion
     if promotion is not None and promotion.state is PromotionState.REFUSED:
-        return Verdict(situation=Situation.PROMOTION_REFUSED, message=_tell_refusal(observed, promotion))
+        message = _tell_refusal(observed, promotion, production=plan.flags.production)
+        return Verdict(situation=Situation.PROMOTION_REFUSED, message=message)
+    if _nobody_answers(observed):
+        message = (
+            f"pods serve, but do not answer the operator on port {names.ADMIN_PORT}: "
+            "is a NetworkPolicy in the way?"
+        )
+        return Verdict(situation=Situation.NOT_REPORTING, message=message)
     if promotion is not None and plan.active:
         return Verdict(situation=Situation.PROMOTING, message=_tell_promotion(observed, plan, promotion))
-    return None
+    return _judge_pods(observed, production=plan.flags.production)
+
+
+def _nobody_answers(observed: Observed) -> bool:
+    """Whether every pod that gets traffic has been asked in vain, for long enough to say so."""
+    serving = [view for view in observed.views if view.ready]
+    return bool(serving) and all(view.report is None and view.silent for view in serving)
 
 
 def _judge_pods(observed: Observed, *, production: str) -> Verdict:
     """Judge pods of which at least one serves."""
     deployment, workload = observed.deployment, observed.workload
     wanted = deployment.spec.replicas
-    if not any(view.report for view in observed.views if view.ready):
-        message = (
-            f"pods serve, but do not answer the operator on port {names.ADMIN_PORT}: "
-            "is a NetworkPolicy in the way?"
-        )
-        return Verdict(situation=Situation.NOT_REPORTING, message=message)
     if workload.deadline_exceeded:
         message = (
             f"new pods do not come up within {deployment.spec.progress_deadline}; "
@@ -149,20 +152,18 @@ def _find_production_failure(observed: Observed, production: str) -> Refusal | N
     return failures[0] if failures and len(failures) == len(reports) else None
 
 
-def _tell_refusal(observed: Observed, promotion: Promotion) -> str:
-    production = observed.flags.production if observed.flags else "the version before"
+def _tell_refusal(observed: Observed, promotion: Promotion, *, production: str) -> str:
+    """Say the same in the pass that refuses and in all that follow, which know it from status."""
+    version, status = promotion.version, observed.deployment.status
     if promotion.refusal is not None:
-        refusal = promotion.refusal
-        where = f" on pod {refusal.pod}" if refusal.pod else ""
-        return _clip(
-            f"{promotion.version} was refused{where}: {refusal.reason}: {refusal.message}; "
-            f"{production} goes on serving"
-        )
-    told = find_condition(observed.deployment.status.conditions, ConditionType.STALLED)
-    if told is not None:
-        return told.message
-    known = observed.deployment.status.promotion
-    return _clip((known.message if known else None) or f"{promotion.version} was refused")
+        pod, told = promotion.refusal.pod, (promotion.refusal.reason, promotion.refusal.message)
+    else:
+        known, failure = status.promotion, status.last_failure
+        pod = failure.pod if failure and failure.version == version else ""
+        told = (known.reason or "", known.message or "") if known else ("", "")
+    where = f" on pod {pod}" if pod else ""
+    why = "".join(f": {part}" for part in told if part)
+    return _clip(f"{version} was refused{where}{why}; {production} goes on serving")
 
 
 def _tell_promotion(observed: Observed, plan: PromotionPlan, promotion: Promotion) -> str:
@@ -283,8 +284,9 @@ def _build_last_failure(observed: Observed, plan: PromotionPlan, *, now: datetim
         refusal = _find_production_failure(observed, plan.flags.production)
     if refusal is None:
         return before
+    fresh = plan.promotion is not None and plan.promotion.refusal is refusal
     same = before is not None and (before.version, before.reason) == (refusal.version, refusal.reason)
-    if same and plan.promotion is None:
+    if same and not fresh:
         return before  # a pod that tries again and fails again is no news
     failure = refusal.failure
     return LastFailure(
@@ -338,6 +340,8 @@ def find_transitions(before: ModelDeploymentStatus, after: ModelDeploymentStatus
         if transition is not None and transition.message not in told:
             found.append(transition)
             told.add(transition.message)
+    if not found and (recovery := _find_recovery(before.conditions, after.conditions)):
+        found.append(recovery)
     return found
 
 
@@ -365,14 +369,26 @@ def _find_condition_transition(
     name: ConditionType, before: Sequence[Condition], after: Sequence[Condition]
 ) -> Transition | None:
     old, new = find_condition(before, name), find_condition(after, name)
-    if new is None or (old is not None and old.status == new.status):
+    if new is None or new.status is ConditionStatus.UNKNOWN or (old is not None and old.status == new.status):
         return None
     good = ConditionStatus.TRUE if name is ConditionType.READY else ConditionStatus.FALSE
-    if new.status is good and (name is ConditionType.DEGRADED):
-        return None  # that all is well again is told by Ready, or by the promotion
-    if old is None and new.status is not good and new.reason == Reason.PODS_STARTING.value:
+    if new.status is good and name is ConditionType.DEGRADED:
+        return None  # Ready or the promotion tell it, or the recovery does
+    unknown_before = old is None or old.status is ConditionStatus.UNKNOWN
+    if unknown_before and new.reason == Reason.PODS_STARTING.value:
         return None  # nothing was ready before either
-    return Transition(warning=new.status is not good, reason=new.reason, message=new.message)
+    intended = new.status is good or new.reason == Reason.SCALED_TO_ZERO.value
+    return Transition(warning=not intended, reason=new.reason, message=new.message)
+
+
+def _find_recovery(before: Sequence[Condition], after: Sequence[Condition]) -> Transition | None:
+    """Return that nobody needs to look any more, where pods served all the while."""
+    old, new = find_condition(before, ConditionType.DEGRADED), find_condition(after, ConditionType.DEGRADED)
+    if old is None or old.status is not ConditionStatus.TRUE or new is None:
+        return None
+    if new.status is not ConditionStatus.FALSE:
+        return None
+    return Transition(warning=False, reason=new.reason, message=new.message)
 
 
 def _clip(text: str) -> str:
