@@ -108,7 +108,7 @@ def tools(programs: tuple[Program, ...] = ALL) -> Path:
 
 
 def _build(program: Program, target: Path) -> None:
-    env = {"CGO_ENABLED": "0"} | _toolchain(_required(program.source / "go.mod"))
+    env = {"CGO_ENABLED": "0", "GOWORK": "off"} | _toolchain(_required(program.source / "go.mod"))
     part = _part(target)
     try:
         with step(f"building {program.output} from its Go modules", program.about):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import golang, images, paths, providers
+from e2e.cluster import debian, golang, images, paths, providers
 from e2e.cluster.existing import Existing
 from e2e.cluster.kind import Kind
 from e2e.cluster.model import ClusterError
@@ -53,6 +53,48 @@ def test_every_program_names_the_go_that_it_needs() -> None:
     for program in golang.ALL:
         required = golang._required(program.source / "go.mod")
         assert (1, 24) <= required < (1, 27)
+
+
+@pytest.mark.parametrize(
+    ("present", "environment"),
+    [
+        ("go1.26.1", {}),
+        ("go1.25.0", {}),
+        ("go1.24.4", {"GOTOOLCHAIN": "auto"}),
+        ("go1.21.0", {"GOTOOLCHAIN": "auto"}),
+    ],
+)
+def test_older_go_fetches_a_newer_one(
+    monkeypatch: pytest.MonkeyPatch, present: str, environment: dict[str, str]
+) -> None:
+    """A Go that is too old for a module, but knows how to, is told to fetch the one that is needed."""
+    monkeypatch.setattr(debian, "find", lambda _program: "/usr/bin/go")
+    monkeypatch.setattr(golang, "run", lambda *_words, **_options: present)
+    assert golang._toolchain((1, 25, 0)) == environment
+
+
+def test_go_that_cannot_fetch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Go from before toolchains were modules is refused, with the version that is needed."""
+    monkeypatch.setattr(debian, "find", lambda _program: "/usr/bin/go")
+    monkeypatch.setattr(golang, "run", lambda *_words, **_options: "go1.19.8")
+    with pytest.raises(ClusterError, match=r"Go 1\.25\.0 or later is needed"):
+        golang._toolchain((1, 25, 0))
+
+
+def test_missing_go_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Go, and without the right to install it, the error says what to install."""
+    monkeypatch.setattr(debian, "find", lambda _program: None)
+    with pytest.raises(ClusterError, match="golang-go"):
+        golang._toolchain((1, 24, 0))
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where packages cannot be installed, the error names the ones that are missing, and only those."""
+    present = {package.program for package in debian.NODE} - {"runc", "conntrack"}
+    monkeypatch.setattr(debian, "find", lambda program: program if program in present else None)
+    monkeypatch.setattr(debian, "CNI_DIRECTORIES", ())
+    with pytest.raises(ClusterError, match="packages: runc conntrack containernetworking-plugins$"):
+        debian.install(debian.NODE)
 
 
 def test_key_changes_with_sources_and_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
