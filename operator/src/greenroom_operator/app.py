@@ -131,7 +131,12 @@ class Operator:
         self.ready = False
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.elector.hold(), name="lease")
-            await self._insist(self._relist)
+            await self.look_after()
+
+    async def look_after(self) -> None:
+        """Observe and reconcile for as long as the lease is held. Returns only by raising."""
+        await self._insist(self._relist)
+        async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._reports.run(self._queue.add), name="reports")
             tasks.create_task(self._relist_again(), name="relist")
             for number in range(self._settings.workers):
