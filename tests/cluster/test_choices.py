@@ -93,7 +93,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     present = {package.program for package in debian.NODE} - {"runc", "conntrack"}
     monkeypatch.setattr(debian, "find", lambda program: program if program in present else None)
     monkeypatch.setattr(debian, "CNI_DIRECTORIES", ())
-    with pytest.raises(ClusterError, match="packages: runc conntrack containernetworking-plugins$"):
+    with pytest.raises(ClusterError, match=r"packages: runc conntrack containernetworking-plugins$"):
         debian.install(debian.NODE)
 
 
