@@ -513,6 +513,16 @@ def test_the_same_world_is_the_same_status(world: str) -> None:
     assert find_transitions(first, second) == []
 
 
+def test_an_operator_that_has_just_started_writes_nothing() -> None:
+    """Before the pods have been asked again, status says what it said."""
+    first = status_of(observe(serving(), serving("churn-b")))
+    observed = observe(mute_pod(), mute_pod(name="churn-b"), status=first)
+
+    assert status_of(observed, now=LATER) == first
+    silent = observe(mute_pod(silent=True), mute_pod(name="churn-b", silent=True), status=first)
+    assert [version.pods_ready for version in status_of(silent).versions] == [0]
+
+
 # Events
 
 

@@ -27,6 +27,11 @@ class PodView:
     silent: bool = False
     """Whether it has been asked for long enough: without, a missing report may just not be here yet."""
 
+    @property
+    def unheard(self) -> bool:
+        """Whether it gets traffic and has not had the time to say anything, as when the operator starts."""
+        return self.ready and self.report is None and not self.silent
+
     def version(self, version: str, *, revision: str) -> VersionReport | None:
         """Return what it says of a version, provided that it obeys this revision of the flag store."""
         if self.report is None or self.report.revision != revision:
@@ -186,8 +191,7 @@ def _find_delay(
     world: PromotionInput, flags: FlagStore, promotion: Promotion, *, now: datetime
 ) -> Refusal | None:
     """Refuse what takes too long, once every pod that gets traffic has had the time to say how far it is."""
-    unheard = any(pod.ready and pod.report is None and not pod.silent for pod in world.pods)
-    if now - promotion.started < world.deadline or unheard:
+    if now - promotion.started < world.deadline or any(pod.unheard for pod in world.pods):
         return None
     return Refusal(
         version=world.target,

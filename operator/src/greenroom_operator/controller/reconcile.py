@@ -159,6 +159,7 @@ class Reconciler:
             name=pod["metadata"]["name"],
             ready=is_ready(pod),
             report=seen.report if seen is not None and fresh else None,
+            silent=seen is not None and not fresh,
         )
 
     async def _plan(self, observed: Observed) -> PromotionPlan:

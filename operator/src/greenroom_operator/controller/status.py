@@ -222,8 +222,14 @@ def _find_served(observed: Observed) -> str | None:
 
 
 def _build_versions(observed: Observed, plan: PromotionPlan) -> tuple[VersionStatus, ...]:
+    known = {version.name: version for version in observed.deployment.status.versions}
+    unheard = any(view.unheard for view in observed.views)
     return tuple(
-        _build_version(version, _reports_of(observed, version), digest=plan.flags.digests.get(version, ""))
+        known[version]
+        if unheard and version in known
+        else _build_version(
+            version, _reports_of(observed, version), digest=plan.flags.digests.get(version, "")
+        )
         for version in sorted(plan.flags.resident)
     )
 
