@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from greenroom_operator.api.modeldeployment import PromotionState
 from greenroom_operator.controller.promotion import (
@@ -28,6 +27,7 @@ BROKEN: Final = "broken"
 FUSSY: Final = "fussy"
 """Fails on every other pod: one has too little memory, say."""
 VERSIONS: Final = (*GOOD, BROKEN, FUSSY)
+MOST_PODS: Final = 4
 
 
 @dataclass
@@ -106,16 +106,10 @@ class Pass:
     flags_written: bool = False
 
 
-which = st.integers(0, 1)
-"""One of the two operators."""
-any_pod = st.integers(0, 3)
-
-
-class Cluster(RuleBasedStateMachine):
+class Cluster:
     """One ModelDeployment, and two operators that may both believe to lead."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, pods: int) -> None:
         self.seconds = 0
         self.body_version = 1
         """Raised by each change of the ModelDeployment, of its spec or its status."""
@@ -134,81 +128,78 @@ class Cluster(RuleBasedStateMachine):
         self.editions: dict[str, int] = {}
         self.unproven: set[str] = set()
         """Versions that became production while nobody could prove them: at first, or without pods."""
+        self.run_a_whole_pass()
+        for _ in range(pods):
+            self.start_pod()
+        self.all_pods_advance()
+        self.run_a_whole_pass()
 
     # What people do
 
-    @rule(version=st.sampled_from(VERSIONS))
     def change_spec(self, version: str) -> None:
         """Edit spec.version."""
         self.spec = version
         self.past_specs.add(version)
         self.body_version += 1
 
-    @rule()
-    def ask_retry(self) -> None:
-        """Annotate with a new action."""
-        self.retry = f"retry/{self.spec}/{self.body_version}"
-        self.body_version += 1
-
-    @rule(version=st.sampled_from(GOOD))
     def alter_source(self, version: str) -> None:
         """Overwrite a version's bytes, which nobody should."""
         self.editions[version] = self.editions.get(version, 0) + 1
 
-    @rule()
     def lose_flags(self) -> None:
         """Delete the flag store."""
         self.flags = None
         self.flags_version += 1
 
+    def ask_retry(self) -> None:
+        """Annotate with a new action."""
+        self.retry = f"retry/{self.spec}/{self.body_version}"
+        self.body_version += 1
+
     # What the cluster does
 
-    @rule(seconds=st.sampled_from([1, 30, 601]))
     def wait(self, seconds: int) -> None:
         """Let time pass."""
         self.seconds += seconds
 
-    @precondition(lambda self: len(self.pods) < 4)
-    @rule()
     def start_pod(self) -> None:
         """Start one more pod."""
-        self.pods.append(Pod(self.started))
-        self.started += 1
+        if len(self.pods) < MOST_PODS:
+            self.pods.append(Pod(self.started))
+            self.started += 1
 
-    @precondition(lambda self: self.pods)
-    @rule(index=any_pod)
-    def stop_pod(self, index: int) -> None:
+    def scale_up(self) -> None:
+        """Let one more pod come up between two reports: it gets traffic, and nobody has heard it."""
+        self.start_pod()
+        self.refresh_pod(-1)
+        self.let_pod_work(-1)
+
+    def delete_pod(self, index: int) -> None:
         """Delete a pod."""
-        self.pods.remove(self._pick(index))
+        for pod in self._pick(index):
+            self.pods.remove(pod)
 
-    @precondition(lambda self: self.pods)
-    @rule(index=any_pod)
     def restart_pod(self, index: int) -> None:
-        """Kill a pod's process."""
-        self._pick(index).restart()
+        """Kill a pod's process; kubelet starts another."""
+        for pod in self._pick(index):
+            pod.restart()
 
-    @precondition(lambda self: self.pods and self.flags)
-    @rule(index=any_pod)
     def refresh_pod(self, index: int) -> None:
         """Let kubelet bring a pod the newest flag store."""
-        assert self.flags is not None
-        self._pick(index).obey(self.flags)
+        for pod in self._pick(index):
+            if self.flags is not None:
+                pod.obey(self.flags)
 
-    @precondition(lambda self: self.pods)
-    @rule(index=any_pod)
     def let_pod_work(self, index: int) -> None:
         """Let a pod prove one version, and kubelet find it ready."""
-        self._pick(index).work(self.editions)
+        for pod in self._pick(index):
+            pod.work(self.editions)
 
-    @precondition(lambda self: self.pods)
-    @rule(index=any_pod)
     def hear_pod(self, index: int) -> None:
         """Let the operators ask a pod; until the next time they know it as it was now."""
-        pod = self._pick(index)
-        self.reports[pod.name] = pod.report()
+        for pod in self._pick(index):
+            self.reports[pod.name] = pod.report()
 
-    @precondition(lambda self: self.pods and self.flags)
-    @rule()
     def all_pods_advance(self) -> None:
         """Let every pod obey, prove and be heard, as happens most of the time."""
         for index in range(len(self.pods)):
@@ -218,7 +209,6 @@ class Cluster(RuleBasedStateMachine):
 
     # What operators do
 
-    @rule(which=which)
     def decide(self, which: int) -> None:
         """Begin a pass: see the world, decide, and write nothing yet."""
         wanted = self.retry != self.handled and self.retry.startswith(f"retry/{self.spec}/")
@@ -244,8 +234,6 @@ class Cluster(RuleBasedStateMachine):
             retry=self.retry if wanted else "",
         )
 
-    @precondition(lambda self: any(self.passes))
-    @rule(which=which)
     def write_flags(self, which: int) -> None:
         """Write a pass's flag store, unless the one that it saw is no more."""
         seen = self.passes[which]
@@ -259,8 +247,6 @@ class Cluster(RuleBasedStateMachine):
             self.flags_version += 1
         self.passes[which] = replace(seen, flags_written=True)
 
-    @precondition(lambda self: any(self.passes))
-    @rule(which=which)
     def write_status(self, which: int) -> None:
         """Write a pass's status, unless the object that it saw has changed."""
         seen, self.passes[which] = self.passes[which], None
@@ -274,12 +260,10 @@ class Cluster(RuleBasedStateMachine):
         self.handled = seen.retry or self.handled
         self.body_version += before != (self.promotion, self.served, self.pins, self.handled)
 
-    @rule(which=which)
     def crash(self, which: int) -> None:
         """Kill an operator in the middle of its pass."""
         self.passes[which] = None
 
-    @rule()
     def run_a_whole_pass(self) -> None:
         """Let one operator go through undisturbed, as happens most of the time."""
         self.decide(0)
@@ -288,8 +272,7 @@ class Cluster(RuleBasedStateMachine):
 
     # What must hold
 
-    @invariant()
-    def production_is_what_git_asked_for(self) -> None:
+    def check(self) -> None:
         """Production is always some spec.version, and a version that fails everywhere only unproven."""
         if self.flags is not None:
             assert self.flags.production in self.past_specs
@@ -317,7 +300,7 @@ class Cluster(RuleBasedStateMachine):
         assert all(proof and proof.state is VersionState.READY for proof in proofs)
         assert len({proof.digest for proof in proofs if proof}) == 1
 
-    def teardown(self) -> None:
+    def leave_in_peace(self) -> None:
         """Leave the world in peace: it comes to rest, and the outcome is that of the last spec."""
         self._settle()
         if self._refused() and self.spec in GOOD:
@@ -344,7 +327,7 @@ class Cluster(RuleBasedStateMachine):
         for _ in range(40):
             self.run_a_whole_pass()
             self.all_pods_advance()
-            self.production_is_what_git_asked_for()
+            self.check()
             self.wait(1)
             now = (self.flags_version, self.body_version, [pod.report() for pod in self.pods])
             if now == before:
@@ -353,11 +336,64 @@ class Cluster(RuleBasedStateMachine):
         message = f"the world does not come to rest: {vars(self)}"
         raise AssertionError(message)
 
-    def _pick(self, index: int) -> Pod:
-        return self.pods[index % len(self.pods)]
+    def _pick(self, index: int) -> list[Pod]:
+        return [self.pods[index % len(self.pods)]] if self.pods else []
 
 
-TestInterleavings = Cluster.TestCase
-TestInterleavings.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, derandomize=True
+Happening = tuple[Any, ...]
+"""A method of Cluster and its arguments."""
+
+HAPPENINGS: Final[list[Happening]] = [
+    *[(Cluster.run_a_whole_pass,)] * 10,
+    *[(Cluster.all_pods_advance,)] * 6,
+    *[(Cluster.start_pod,)] * 2,
+    *[(Cluster.scale_up,)] * 3,
+    *[(Cluster.change_spec, version) for version in (*GOOD, *VERSIONS)],
+    *[
+        (act, index)
+        for act in (Cluster.refresh_pod, Cluster.let_pod_work, Cluster.hear_pod)
+        for index in range(MOST_PODS)
+    ],
+    *[
+        (act, which)
+        for act in (Cluster.decide, Cluster.write_flags, Cluster.write_status)
+        for which in (0, 0, 1)
+    ],
+    *[(act, index) for act in (Cluster.restart_pod, Cluster.delete_pod) for index in range(2)],
+    (Cluster.crash, 0),
+    (Cluster.wait, 30),
+    (Cluster.wait, 601),
+    (Cluster.ask_retry,),
+]
+"""What happens, as often as it is listed."""
+
+
+def play(happenings: list[Happening], *, pods: int) -> None:
+    """Let things happen in this order, then leave the world in peace; AssertionError where it breaks."""
+    cluster = Cluster(pods=pods)
+    for act, *arguments in happenings:
+        act(cluster, *arguments)
+        cluster.check()
+    cluster.leave_in_peace()
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(happenings=st.lists(st.sampled_from(HAPPENINGS), min_size=20, max_size=100), pods=st.integers(0, 3))
+def test_every_order_ends_well(happenings: list[Happening], pods: int) -> None:
+    """Production is proven by every pod that gets traffic, and in the end it is what Git says, or refused."""
+    play(happenings, pods=pods)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    happenings=st.lists(
+        st.sampled_from(
+            [*HAPPENINGS, (Cluster.lose_flags,), *[(Cluster.alter_source, version) for version in GOOD]]
+        ),
+        min_size=20,
+        max_size=100,
+    )
 )
+def test_nothing_unproven_serves_even_where_somebody_meddles(happenings: list[Happening]) -> None:
+    """The same holds where flag stores are deleted and bytes are overwritten."""
+    play(happenings, pods=3)
