@@ -1,6 +1,8 @@
 """The immutable configuration of a model's pods: other content is another name, and other pods."""
 
+import math
 import re
+from decimal import Decimal
 from typing import Any, Final
 
 from greenroom_operator.api.modeldeployment import ModelDeployment
@@ -9,8 +11,10 @@ from greenroom_operator.resources.ownership import build_metadata
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import Limits, Proof, RuntimeConfig
 
-_QUANTITY: Final = re.compile(r"^([0-9]+(?:\.[0-9]*)?(?:[eE][0-9]{1,2})?)([EPTGM]i?|Ki|k|m)?$")
-_FACTORS: Final = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_QUANTITY: Final = re.compile(
+    r"\+?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,3})?"
+)
+_DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY: Final = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 
 
@@ -31,7 +35,8 @@ def build_runtime_config(deployment: ModelDeployment) -> RuntimeConfig:
         proof=Proof(
             golden=spec.verification.golden.value,
             trial_seconds=parse_duration(spec.progress_deadline).total_seconds(),
-            memory_limit_bytes=None if memory is None else parse_quantity(str(memory)),
+            # Kubernetes takes 0 for no limit.
+            memory_limit_bytes=None if memory is None else parse_quantity(str(memory)) or None,
         ),
     )
 
@@ -54,10 +59,15 @@ def config_name(deployment: ModelDeployment) -> str:
 
 
 def parse_quantity(text: str) -> int:
-    """Return a Kubernetes quantity such as ``256Mi`` in whole units; ValueError for anything else."""
+    """Return a Kubernetes quantity such as ``256Mi`` in whole units, rounded up as Kubernetes does.
+
+    ValueError for what is none, or is negative.
+    """
     found = _QUANTITY.fullmatch(text)
     if not found:
         message = f"{text!r} is no quantity such as 256Mi or 1G"
         raise ValueError(message)
-    number, suffix = float(found[1]), found[2] or ""
-    return int(number * (1024 ** _BINARY[suffix] if suffix in _BINARY else _FACTORS[suffix]))
+    number, suffix = Decimal(found[1]), found[2] or ""
+    if suffix in _BINARY:
+        return math.ceil(number * Decimal(1024) ** _BINARY[suffix])
+    return math.ceil(number.scaleb(_DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:])))
