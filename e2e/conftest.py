@@ -75,11 +75,15 @@ def images(cluster: Cluster) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def operator(images: dict[str, str], terminal: Terminal) -> str:
+def operator(images: dict[str, str], terminal: Terminal) -> Iterator[str]:
     """Install the chart for all namespaces; return the namespace of the operator, which is ready."""
     assert images
     installation.install(terminal, values={"clusterWide": True})
-    return installation.NAMESPACE
+    yield installation.NAMESPACE
+    log = terminal.kubectl(installation.NAMESPACE, "logs", f"deployment/{installation.RELEASE}", "--tail=-1")
+    # A 403 alone is no proof: a namespace on its way out answers so to everybody.
+    refused = [line for line in log.splitlines() if "is forbidden: User" in line]
+    assert refused == [], "the chart grants less than the operator asks for"
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +115,13 @@ def namespace(request: pytest.FixtureRequest, kubectl: Kubectl, models: TrainedM
     kubectl("--namespace", name, "apply", "--filename=-", document=models.store.secret(STORE_SECRET))
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Limit the time of each test here, but not that of its fixtures: the first one builds images."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "e2e") and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(300, func_only=True))
 
 
 @pytest.hookimpl(wrapper=True)
