@@ -3,16 +3,6 @@
 import sys
 
 _TOOLKIT = {"typer", "rich", "pandas", "sklearn", "skl2onnx", "onnx"}
-_RUNTIME = {
-    "fastapi",
-    "httptools",
-    "numpy",
-    "obstore",
-    "onnxruntime",
-    "orjson",
-    "prometheus_client",
-    "uvicorn",
-}
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells have it."""
 
@@ -27,7 +17,7 @@ def main() -> None:
 
         app(prog_name="greenroom")
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _TOOLKIT | _RUNTIME:
+        if (error.name or "").partition(".")[0] not in _TOOLKIT:
             raise
         print(f"greenroom: {error.name} is missing: pip install 'greenroom[toolkit]'", file=sys.stderr)  # noqa: T201
         raise SystemExit(1) from error

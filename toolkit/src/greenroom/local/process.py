@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,12 +28,17 @@ POD = "local"
 _ANSWER_SECONDS = 2.0
 _STOP_SECONDS = 10.0
 _LAST_LINES = 15
+_PACKAGES = ("fastapi", "httptools", "numpy", "obstore", "onnxruntime", "orjson", "uvicorn", "uvloop")
+"""What the runtime needs beyond a plain installation."""
 
 
 class LocalRuntime:
     """Starts, asks and stops the runtime. Its directory is removed when the ``with`` block ends."""
 
     def __init__(self, *, port: int, admin_port: int) -> None:
+        for package in _PACKAGES:
+            if find_spec(package) is None:
+                raise LocalError(f"{package} is missing: pip install 'greenroom[toolkit]'")
         self._state = Path(tempfile.mkdtemp(prefix="greenroom-"))
         self._flags = self._state / "flags"
         self._log = self._state / "runtime.log"

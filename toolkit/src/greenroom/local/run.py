@@ -171,9 +171,9 @@ class LocalDeployment:
         if plan.flags != self.flags:
             self.runtime.write_flags(plan.flags)
         self.flags, self.promotion = plan.flags, plan.promotion
-        self._run_process()
+        started = self._run_process()
         self._say_promotion(before, production=production)
-        if report is not None:
+        if report is not None and not started:  # else it is the report of the process before
             self._say_production(report)
 
     def _world(self, report: PodReport | None) -> PromotionInput:
@@ -187,14 +187,14 @@ class LocalDeployment:
             deadline=parse_duration(spec.progress_deadline),
         )
 
-    def _run_process(self) -> None:
+    def _run_process(self) -> bool:
         """Start the process where it should run and does not, or should run with another configuration."""
         uri = source_uri(self.deployment, source=self.source)
         wanted = build_runtime_config(self.deployment).model_copy(update={"source_uri": uri})
         wanted = self.runtime.localize(wanted)
         due = self.restart_at is not None and time.monotonic() >= self.restart_at
         if wanted == self.config and not due:
-            return
+            return False
         if self.config is not None and not due:
             self.screen.event(
                 "busy", "the configuration changed: a cluster would roll its pods, here the process restarts"
@@ -203,6 +203,7 @@ class LocalDeployment:
         values = {entry.name: entry.value for entry in self.deployment.spec.env if entry.value is not None}
         self.runtime.start(wanted, environment=values)
         self.config, self.started, self.restart_at, self.greeted = wanted, time.monotonic(), None, ""
+        return True
 
     def _say_promotion(self, before: Promotion | None, *, production: str) -> None:
         after = self.promotion
@@ -218,7 +219,7 @@ class LocalDeployment:
             self.screen.event("busy", f"preparing {after.version} beside {production} …")
         elif after.state is PromotionState.COMPLETE:
             took = (time.monotonic() - self.edited) * 1000
-            self.greeted = after.version
+            self.greeted = after.version if self.greeted else ""
             self.screen.event("good", f"promoted to {after.version} in {took:.0f} ms, without a restart")
         elif after.refusal is not None:
             self._say_refusal(after.refusal, production=production)

@@ -1,0 +1,236 @@
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.examples import EXAMPLES, TrainedExample
+from tests.toolkit.command import Command, predict, run_to_end
+
+MANIFEST = (EXAMPLES / "penguins" / "modeldeployment.yaml").read_text()
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Copy the example's YAML, to be edited."""
+    path = tmp_path / "modeldeployment.yaml"
+    path.write_text(MANIFEST)
+    return path
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """Make the directory that the commands take for temporary files."""
+    path = tmp_path / "state"
+    path.mkdir()
+    return path
+
+
+def ask_for(manifest: Path, version: str) -> None:
+    """Edit the version in place, as an editor that truncates and writes."""
+    manifest.write_text(MANIFEST.replace("version: v1 ", f"version: {version} "))
+
+
+def assert_gone(pid: int) -> None:
+    """See that no process has this id."""
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_serve_serves_a_bundle_and_leaves_nothing(penguins: TrainedExample, state: Path) -> None:
+    """One bundle answers as its pipeline did; Ctrl-C ends it with 130, without process or file left."""
+    with Command("serve", str(penguins.bundle("v2")), "--port", "0", state=state) as command:
+        url = command.wait_for_url()
+        assert f"curl -s {url}/predict" in command.wait_for("curl")
+        assert f"{url}/docs" in command.wait_for("docs")
+        row = penguins.holdout("v2")[0]
+        answer = predict(url, row["features"])
+        assert (answer["prediction"], answer["version"], answer["model"]) == (
+            row["prediction"],
+            "v2",
+            "penguins",
+        )
+        pid = command.serving_pid()
+        assert command.interrupt() == 130
+    assert_gone(pid)
+    assert list(state.iterdir()) == []
+    assert not any("\x1b" in line for line in command.lines), "colours in a pipe"
+
+
+def test_serve_takes_a_directory_of_versions(penguins: TrainedExample, state: Path) -> None:
+    """Of several versions the named one serves; SIGTERM ends it with 143."""
+    arguments = ("serve", str(penguins.source), "--version", "v1", "--port", "0")
+    with Command(*arguments, state=state) as command:
+        row = penguins.holdout("v1")[0]
+        assert predict(command.wait_for_url(), row["features"])["version"] == "v1"
+        assert command.interrupt(signal.SIGTERM) == 143
+
+
+def test_serve_refuses_a_bundle_that_fails_its_proof(penguins: TrainedExample) -> None:
+    """The exit code is 1 and the message says which sample failed."""
+    done = run_to_end("serve", str(penguins.bundle("v3-broken")), "--port", "0")
+    assert done.returncode == 1
+    assert "v3-broken is refused: GoldenMismatch: golden sample 0" in done.stderr
+
+
+def test_run_flips_the_alias_without_a_restart(penguins: TrainedExample, manifest: Path, state: Path) -> None:
+    """An edited version is proven, then serves in the same process."""
+    arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
+    with Command(*arguments, state=state) as command:
+        url = command.wait_for_url()
+        features = penguins.holdout("v1")[0]["features"]
+        pid = command.serving_pid()
+        assert predict(url, features)["version"] == "v1"
+        ask_for(manifest, "v2")
+        command.wait_for("preparing v2 beside v1")
+        command.wait_for("promoted to v2")
+        assert predict(url, features)["version"] == "v2"
+        assert command.serving_pid() == pid
+        ask_for(manifest, "v1")
+        command.wait_for("promoted to v1")
+        assert predict(url, features)["version"] == "v1"
+        assert command.interrupt() == 130
+    assert_gone(pid)
+    assert list(state.iterdir()) == []
+
+
+def test_run_keeps_serving_when_a_version_is_refused(
+    penguins: TrainedExample, manifest: Path, state: Path
+) -> None:
+    """A refused version is explained, production stays, and the next good one is still taken."""
+    arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
+    with Command(*arguments, state=state) as command:
+        url = command.wait_for_url()
+        for version, reason in (("v3-broken", "GoldenMismatch"), ("v9", "NoSuchVersion")):
+            ask_for(manifest, version)
+            assert reason in command.wait_for(f"refused {version}")
+            command.wait_for("v1 stays production")
+            assert predict(url, penguins.holdout("v1")[0]["features"])["version"] == "v1"
+        ask_for(manifest, "v2")
+        command.wait_for("promoted to v2")
+
+
+def test_run_says_why_a_first_version_does_not_serve(
+    penguins: TrainedExample, manifest: Path, state: Path
+) -> None:
+    """With nothing good to fall back to it says so, goes on watching, and takes a better version."""
+    ask_for(manifest, "v3-broken")
+    arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
+    with Command(*arguments, state=state) as command:
+        assert "nothing serves" in command.wait_for("refused v3-broken: GoldenMismatch")
+        ask_for(manifest, "v1")
+        assert predict(command.wait_for_url(), penguins.holdout("v1")[0]["features"])["version"] == "v1"
+
+
+def test_run_keeps_the_last_good_yaml(penguins: TrainedExample, manifest: Path, state: Path) -> None:
+    """Each kind of bad edit gets one clear line; the last good manifest stays in force."""
+    bad = {
+        MANIFEST + "foo: [": "line",
+        MANIFEST.replace("version: v1 ", "verison: v1 "): "spec.version: Field required",
+        MANIFEST.replace("replicas: 2", "replicaz: 2"): "spec.replicaz: no such field",
+        MANIFEST.replace("version: v1 ", "version: production "): "is an alias",
+        MANIFEST.replace("version: v1 ", "version: ../v1 "): "is no version",
+        MANIFEST.replace("kind: ModelDeployment", "kind: Deployment"): "0 objects of kind ModelDeployment",
+        MANIFEST + "---\n" + MANIFEST: "2 objects of kind ModelDeployment",
+    }
+    arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
+    with Command(*arguments, state=state) as command:
+        url = command.wait_for_url()
+        for text, message in bad.items():
+            manifest.write_text(text)
+            assert message in command.wait_for("v1 stays asked for")
+        manifest.unlink()
+        assert "No such file" in command.wait_for("v1 stays asked for")
+        assert predict(url, penguins.holdout("v1")[0]["features"])["version"] == "v1"
+        ask_for(manifest, "v2")
+        command.wait_for("promoted to v2")
+
+
+def test_run_starts_its_process_again(penguins: TrainedExample, manifest: Path, state: Path) -> None:
+    """When it is killed, and when the configuration changes, for which a cluster would roll its pods."""
+    arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
+    with Command(*arguments, state=state) as command:
+        command.wait_for_url()
+        first = command.serving_pid()
+        os.kill(first, signal.SIGKILL)
+        command.wait_for("ended with exit code -9")
+        command.wait_for_url()
+        second = command.serving_pid()
+        manifest.write_text(MANIFEST.replace("limits: {memory: 512Mi}", "limits: {memory: 600Mi}"))
+        command.wait_for("the configuration changed")
+        url = command.wait_for_url()
+        assert predict(url, penguins.holdout("v1")[0]["features"])["version"] == "v1"
+        assert len({first, second, command.serving_pid()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("serve", "{nowhere}"), "is no directory"),
+        (("serve", "{empty}"), "holds no bundle"),
+        (("serve", "{source}"), "holds v1, v2, v3-broken: choose one with --version"),
+        (("serve", "{source}", "--version", "v7"), "has no version v7"),
+        (("serve", "{source}/v1", "--version", "v2"), "is the bundle v1 itself"),
+        (("serve", "{source}/v1", "--port", "{taken}"), "choose another with --port"),
+        (("run", "{nowhere}"), "No such file or directory"),
+        (("run", "{empty}"), "Is a directory"),
+        (("run", "{manifest}", "--source", "{nowhere}"), "is no directory"),
+        (("run", "{manifest}", "--source", "ftp://models"), "cannot be read"),
+        (("run", "{manifest}", "--source", "{source}", "--port", "{taken}"), "choose another with --port"),
+    ],
+)
+def test_a_bad_start_is_one_clear_line(
+    arguments: tuple[str, ...], message: str, penguins: TrainedExample, manifest: Path, tmp_path: Path
+) -> None:
+    """The exit code is 1; standard error has the problem and the remedy, and no traceback."""
+    (tmp_path / "empty").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        places = {
+            "nowhere": tmp_path / "nowhere",
+            "empty": tmp_path / "empty",
+            "source": penguins.source,
+            "manifest": manifest,
+            "taken": taken.getsockname()[1],
+        }
+        done = run_to_end(*(argument.format(**places) for argument in arguments))
+    assert done.returncode == 1
+    assert done.stderr.startswith("greenroom: ")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_has_examples_and_version_says_the_release() -> None:
+    """--help of each command shows how to type it; --version is one line."""
+    assert "greenroom run modeldeployment.yaml" in run_to_end("run", "--help").stdout
+    assert "greenroom serve models/penguins" in run_to_end("serve", "--help").stdout
+    assert run_to_end("--version").stdout.startswith("greenroom 0.")
+
+
+def test_a_misspelt_option_is_a_usage_error() -> None:
+    """The exit code is 2, as everywhere."""
+    assert run_to_end("serve", ".", "--prot", "1").returncode == 2
+
+
+@pytest.mark.parametrize("missing", ["typer", "onnxruntime"])
+def test_a_missing_extra_is_named(missing: str, tmp_path: Path, penguins: TrainedExample) -> None:
+    """Without the toolkit's packages the command says what to install."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        f"hide = lambda name, *more: None if name == {missing!r} else find(name, *more)\n"
+        "PathFinder.find_spec = staticmethod(hide)\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path)}
+    done = run_to_end("serve", str(penguins.bundle("v1")), "--port", "0", environment=environment)
+    assert done.returncode == 1
+    assert "pip install 'greenroom[toolkit]'" in done.stderr
+
+
+def test_nothing_heavy_is_imported_for_help() -> None:
+    """--help answers without pandas, scikit-learn or onnxruntime."""
+    done = run_to_end("--help", interpreter=("-X", "importtime"))
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    assert not imported & {"pandas", "sklearn", "onnxruntime", "numpy", "fastapi"}
