@@ -58,7 +58,7 @@ def test_a_failed_version_is_tried_again_after_it_has_left(tmp_path: Path) -> No
         pod.flags.write(flags("v1"))
         pod.wait_until(lambda report: report.version("v2") is None)
         pod.flags.write(flags("v1", "v2"))
-        pod.wait_until(lambda report: _state(report, "v2") is VersionState.READY)
+        pod.wait_state("v2", VersionState.READY)
 
 
 def test_a_default_that_does_not_load_leaves_the_last_good_one(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_changed_bytes_under_a_pinned_name_are_never_fetched(tmp_path: Path) -> 
         assert told.failure is not None
         assert (told.failure.expected, told.failure.found) == (pinned, changed)
         pod.flags.write(flags("v1", "v2", digests={"v2": changed}))
-        report = pod.wait_until(lambda report: _state(report, "v2") is VersionState.READY)
+        report = pod.wait_state("v2", VersionState.READY)
         assert report.version("v2").digest == changed  # type: ignore[union-attr]
 
 
@@ -115,7 +115,7 @@ def test_production_overtakes_a_slow_preparation(tmp_path: Path) -> None:
     write_bundle(source, "slow", model=bundles.endless_graph(), signature=REGRESSOR_SIGNATURE)
     with ServingProcess(tmp_path / "pod", source_uri=source.as_uri()) as pod:
         pod.flags.write(flags("v1", "slow"))
-        pod.wait_until(lambda report: _state(report, "slow") is VersionState.PROVING)
+        pod.wait_state("slow", VersionState.PROVING)
         pod.flags.write(flags("v2", "slow"))
         report = pod.wait_ready("v2")
         assert _state(report, "slow") in (VersionState.PENDING, VersionState.FETCHING, VersionState.PROVING)
@@ -129,7 +129,7 @@ def test_a_trial_that_dies_is_a_crash(tmp_path: Path) -> None:
     with ServingProcess(tmp_path / "pod", source_uri=source.as_uri()) as pod:
         pod.flags.write(flags("v1", "v2"))
         pod.wait_ready("v1")
-        pod.wait_until(lambda report: _state(report, "v2") is VersionState.PROVING)
+        pod.wait_state("v2", VersionState.PROVING)
         os.kill(_trial_of(pod.process.pid), signal.SIGSEGV)
         report = pod.wait_failed("v2", FailureReason.CRASHED)
         assert "SIGSEGV" in report.version("v2").failure.message  # type: ignore[union-attr]
@@ -142,7 +142,7 @@ def test_a_trial_dies_with_its_parent(tmp_path: Path) -> None:
     write_bundle(source, "v1", model=bundles.endless_graph(), signature=REGRESSOR_SIGNATURE)
     with ServingProcess(tmp_path / "pod", source_uri=source.as_uri()) as pod:
         pod.flags.write(flags("v1"))
-        pod.wait_until(lambda report: _state(report, "v1") is VersionState.PROVING)
+        pod.wait_state("v1", VersionState.PROVING)
         trial = _trial_of(pod.process.pid)
         _wait_until_bound_to_parent(trial)
         pod.process.kill()

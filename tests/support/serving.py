@@ -137,6 +137,15 @@ class ServingProcess:
             lambda report: bool(report.versions) and all(one.state in final for one in report.versions)
         )
 
+    def wait_state(self, version: str, state: VersionState) -> PodReport:
+        """Wait until the version is in this state."""
+
+        def reached(report: PodReport) -> bool:
+            told = report.version(version)
+            return told is not None and told.state is state
+
+        return self.wait_until(reached)
+
     def wait_failed(self, version: str, reason: FailureReason) -> PodReport:
         """Wait until the version has failed for this reason."""
 

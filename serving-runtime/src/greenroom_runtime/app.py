@@ -101,6 +101,7 @@ class Runtime:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain and return; raises when a part of it fails."""
+        stop = _signalled()  # first of all: process 1 of a container ignores what it does not handle
         predict = Predict(
             model=self.config.name, residents=self.residents, limits=self.config.limits, metrics=self.metrics
         )
@@ -127,12 +128,11 @@ class Runtime:
                     http_port=http_socket.getsockname()[1],
                     admin_port=admin_socket.getsockname()[1],
                 )
-                await self._work_until_told([http, internal])
+                await self._work_until_told(stop, [http, internal])
         self.store.close()
         log.info("ended")
 
-    async def _work_until_told(self, servers: list[Server]) -> None:
-        stop = _signalled()
+    async def _work_until_told(self, stop: asyncio.Future[None], servers: list[Server]) -> None:
         async with _alongside(self.flag_file.watch(), self.residents.run()) as failed:
             await asyncio.wait({stop, failed}, return_when=asyncio.FIRST_COMPLETED)
             if failed.done():

@@ -146,6 +146,7 @@ class Residents:
                 self._residents[name] = _Resident(name=name, pinned=pinned)
             else:
                 resident.pinned = pinned
+            self._explain_pending(self._residents[name], flags)
         for name in set(self._residents) - set(flags.resident):
             self._depart(name)
         production = self._residents[flags.production]
@@ -197,6 +198,11 @@ class Residents:
             )
             self._fail(resident, error)
         return resident
+
+    def _explain_pending(self, resident: _Resident, flags: FlagStore) -> None:
+        if resident.state is VersionState.PENDING:
+            own = flags.prepares(resident.name, pod=self.pod)
+            resident.message = "" if own else f"pod {flags.first} prepares it first"
 
     def _next(self) -> _Resident | None:
         """Return what to prepare now: production first, then by name."""
@@ -309,7 +315,9 @@ class Residents:
                 self.on_departure(before.name)
 
     def _depart(self, name: str) -> None:
-        del self._residents[name]
+        resident = self._residents.pop(name)
+        if resident.state is not VersionState.LOADING:
+            self.store.end_loading(name)  # leaving is another chance, even for who comes back at once
         log.info("version is no longer resident", version=name)
         if self.production is None or self.production.name != name:
             self.on_departure(name)
