@@ -181,9 +181,10 @@ def test_run_starts_its_process_again(penguins: TrainedExample, manifest: Path, 
     ],
 )
 def test_a_bad_start_is_one_clear_line(
-    arguments: tuple[str, ...], message: str, penguins: TrainedExample, manifest: Path, tmp_path: Path
+    arguments: tuple[str, ...], message: str, penguins: TrainedExample, manifest: Path, state: Path
 ) -> None:
-    """The exit code is 1; standard error has the problem and the remedy, and no traceback."""
+    """The exit code is 1; standard error has one line with problem and remedy; nothing is left behind."""
+    tmp_path = manifest.parent
     (tmp_path / "empty").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         places = {
@@ -193,11 +194,13 @@ def test_a_bad_start_is_one_clear_line(
             "manifest": manifest,
             "taken": taken.getsockname()[1],
         }
-        done = run_to_end(*(argument.format(**places) for argument in arguments))
+        typed = [argument.format(**places) for argument in arguments]
+        done = run_to_end(*typed, environment={"TMPDIR": str(state)})
     assert done.returncode == 1
     assert done.stderr.startswith("greenroom: ")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert list(state.iterdir()) == []
 
 
 def test_help_has_examples_and_version_says_the_release() -> None:

@@ -39,12 +39,12 @@ class LocalRuntime:
         for package in _PACKAGES:
             if find_spec(package) is None:
                 raise LocalError(f"{package} is missing: pip install 'greenroom[toolkit]'")
-        self._state = Path(tempfile.mkdtemp(prefix="greenroom-"))
+        self.port = _usable(port, option="--port")
+        self.admin_port = _usable(admin_port, option="--admin-port", apart_from=self.port)
+        self._state = Path(tempfile.mkdtemp(prefix="greenroom-"))  # last: whatever is refused leaves nothing
         self._flags = self._state / "flags"
         self._log = self._state / "runtime.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _usable(port, option="--port")
-        self.admin_port = _usable(admin_port, option="--admin-port", apart_from=self.port)
 
     def __enter__(self) -> Self:
         self._flags.mkdir()
