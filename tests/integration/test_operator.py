@@ -17,11 +17,11 @@ from greenroom_operator.app import Operator
 from greenroom_operator.controller.elector import Elector
 from greenroom_operator.kube import Kube
 from greenroom_operator.metrics import Metrics
+from tests.support import crd
 from tests.support.kubectl import Kubectl
 from tests.support.manifests import model_deployment
 from tests.support.operator_process import OperatorProcess
 
-CRDS = Path(__file__).parents[2] / "crds"
 CHILDREN = "deployment,service,serviceaccount,configmap"
 _NAMES = (f"operator-{number}" for number in itertools.count())
 
@@ -39,8 +39,7 @@ def own_kubectl(own_api_server: ApiServer, tmp_path_factory: pytest.TempPathFact
     kubectl = Kubectl(
         own_api_server.bin / "kubectl", own_api_server.kubeconfig, tmp_path_factory.mktemp("kubectl-cache")
     )
-    kubectl("apply", "--filename", str(CRDS))
-    kubectl("wait", "--for=condition=Established", "crd/modeldeployments.greenroom.dev", "--timeout=30s")
+    crd.install(kubectl)
     return kubectl
 
 
@@ -305,19 +304,29 @@ def test_it_works_with_rights_in_its_namespace_alone(
     assert refused == []
 
 
-def test_a_right_that_is_missing_ends_it_with_the_remedy(
+@pytest.mark.parametrize(
+    ("resource", "wrong", "remedy"),
+    [
+        ("deployments", "not allowed to list deployments.apps in namespace", "grant get, list and watch"),
+        ("leases", "not allowed to read the lease in namespace", "grant get, create and update"),
+    ],
+)
+def test_a_right_that_is_missing_ends_it_with_the_remedy(  # noqa: PLR0917 - fixtures
+    resource: str,
+    wrong: str,
+    remedy: str,
     operate: Callable[..., OperatorProcess],
     own_api_server: ApiServer,
     own_kubectl: Kubectl,
     namespace: str,
     tmp_path: Path,
 ) -> None:
-    """It does not run deaf for one kind: it says which right to grant, and ends with 1."""
-    rules = [rule for rule in RULES if rule["resources"] != ["deployments"]]
+    """It neither runs deaf for one kind nor waits for ever: it says what to grant, and ends with 1."""
+    rules = [rule for rule in RULES if rule["resources"] != [resource]]
     process = operate(kubeconfig=_restricted(own_kubectl, own_api_server, namespace, tmp_path, rules))
     error = process.wait_for("cannot start")["error"]
-    assert f"not allowed to list deployments.apps in namespace {namespace}" in error
-    assert "grant get, list and watch" in error
+    assert f"{wrong} {namespace}" in error
+    assert remedy in error
     assert process.ended() == 1
 
 
@@ -325,7 +334,7 @@ def test_a_cluster_without_the_crd_ends_it_with_the_remedy(
     operate: Callable[..., OperatorProcess], own_kubectl: Kubectl
 ) -> None:
     """It would never notice a CRD that comes later; it says what to install, and ends with 1."""
-    own_kubectl("delete", "--filename", str(CRDS))
+    own_kubectl("delete", "crd", crd.NAME)
     try:
         process = operate()
         assert (
@@ -334,10 +343,7 @@ def test_a_cluster_without_the_crd_ends_it_with_the_remedy(
         )
         assert process.ended() == 1
     finally:
-        own_kubectl("apply", "--filename", str(CRDS))
-        own_kubectl(
-            "wait", "--for=condition=Established", "crd/modeldeployments.greenroom.dev", "--timeout=30s"
-        )
+        crd.install(own_kubectl)
 
 
 def test_a_port_that_is_taken_ends_it(operate: Callable[..., OperatorProcess]) -> None:
@@ -345,5 +351,7 @@ def test_a_port_that_is_taken_ends_it(operate: Callable[..., OperatorProcess]) -
     first = operate()
     port = first.wait_for("health and metrics")["address"].rpartition(":")[2]
     second = operate(f"--port={port}")
+    error = second.wait_for("cannot start")["error"]
+    assert "address already in use" in error
+    assert "give another --listen or --port" in error
     assert second.ended() == 1
-    assert any("address already in use" in json.dumps(line) for line in second.lines)

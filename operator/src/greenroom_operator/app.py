@@ -31,7 +31,7 @@ from greenroom_operator.errors import (
     Unavailable,
 )
 from greenroom_operator.handlers import build_registry, build_settings
-from greenroom_operator.kinds import MODEL_DEPLOYMENT, WATCHED, Key, Kind
+from greenroom_operator.kinds import LEASE, MODEL_DEPLOYMENT, WATCHED, Key, Kind
 from greenroom_operator.kube import Kube
 from greenroom_operator.logs import configure_logs
 from greenroom_operator.metrics import Metrics
@@ -162,6 +162,14 @@ class Operator:
                     await self._kube.check(kind.name, namespace=namespace, label_selector=kind.label_selector)
                 except (Forbidden, NotFound) as error:
                     raise NotConfigured(_remedy(kind, namespace, error)) from error
+        try:
+            await self._kube.get(LEASE.name, self._settings.lease_namespace, self._settings.lease_name)
+        except Forbidden as error:
+            raise NotConfigured(
+                f"not allowed to read the lease in namespace {self._settings.lease_namespace}: grant get, "
+                f"create and update on {LEASE.resource} there to the operator's service account: "
+                f"{error.summary}"
+            ) from error
 
     async def _relist(self) -> None:
         """Observe everything there is; queue what is news."""
@@ -283,12 +291,20 @@ async def serve_health(operator: Operator, *, settings: Settings) -> AsyncIterat
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.listen, settings.port)
-        await site.start()
+        await _listen(runner, settings)
         log.info("health and metrics", address="http://{}:{}".format(*runner.addresses[0]))
         yield
     finally:
         await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> None:
+    try:
+        await web.TCPSite(runner, settings.listen, settings.port).start()
+    except OSError as error:
+        raise NotConfigured(
+            f"cannot serve health and metrics: {error.strerror}; give another --listen or --port"
+        ) from error
 
 
 def main(settings: Settings) -> None:
