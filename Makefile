@@ -42,6 +42,7 @@ lint: .venv/.dev ## style, types, architecture, and whether generated files are 
 	@$(RUN) lint-imports
 	@echo "== generated files"
 	@$(RUN) python -m greenroom_operator.api.crdgen --check
+	@$(RUN) python -m greenroom_operator.api.crdgen --check --directory charts/greenroom/files/crds
 
 format: .venv/.dev ## format the code, and mend what can be mended without thought
 	@$(RUN) ruff format .
@@ -53,8 +54,9 @@ unit: .venv/.dev ## tests of the parts, and of the operator against a real kube-
 e2e: .venv/.dev ## the product's promises, on real pods of a real cluster
 	@$(RUN) pytest e2e
 
-crds: .venv/.dev ## write crds/ anew from the pydantic models
+crds: .venv/.dev ## write crds/ and the chart's copy anew from the pydantic models
 	@$(RUN) python -m greenroom_operator.api.crdgen
+	@$(RUN) python -m greenroom_operator.api.crdgen --directory charts/greenroom/files/crds
 
 cluster-build: .venv/.dev ## build what a cluster is made of, once per machine: some 15 minutes
 	@$(RUN) python -m e2e.cluster build

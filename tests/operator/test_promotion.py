@@ -18,7 +18,16 @@ from greenroom_operator.controller.promotion import (
 )
 from greenroom_runtime.contract.flags import FlagStore
 from greenroom_runtime.contract.report import FailureReason, VersionReport, VersionState
-from tests.support.builders import NOW, digest, failed, flag_store, mute_pod, pod_view, version_report
+from tests.support.builders import (
+    NOW,
+    NOW_AS_ATTEMPT,
+    digest,
+    failed,
+    flag_store,
+    mute_pod,
+    pod_view,
+    version_report,
+)
 
 DEADLINE = timedelta(minutes=10)
 
@@ -26,6 +35,11 @@ DEADLINE = timedelta(minutes=10)
 def promotion(version: str, state: PromotionState, *, age: timedelta = timedelta(seconds=5)) -> Promotion:
     """Return an attempt that began so long ago."""
     return Promotion(version=version, state=state, started=NOW - age)
+
+
+def begun(version: str) -> str:
+    """Return how the flag store names an attempt that begins now."""
+    return f"{version}@{NOW_AS_ATTEMPT}"
 
 
 def preparing(version: str, **age: Any) -> Promotion:
@@ -85,13 +99,26 @@ def test_lost_flag_store_keeps_the_attempt() -> None:
 # Prepare
 
 
+def test_a_version_that_is_asked_for_again_is_another_revision() -> None:
+    """What pods said of a version in an attempt before does not pass for what they say in this one."""
+    flags = flag_store("v2")
+    pod = pod_view("v2", flags=flags)
+    first = plan("v3", flags, pod)
+    taken_back = plan("v2", first.flags, pod, promotion=first.promotion)
+    world = PromotionInput(target="v3", flags=taken_back.flags, promotion=None, pods=[pod], deadline=DEADLINE)
+    again = plan_promotion(world, now=NOW + timedelta(milliseconds=1))
+
+    assert again.flags.resident == first.flags.resident
+    assert again.flags.revision != first.flags.revision
+
+
 def test_one_pod_goes_first() -> None:
     """Of several pods one prepares alone; production and its pin stay."""
     flags = flag_store("v2", pinned=["v2"])
     pods = [pod_view("v2", name=name, flags=flags) for name in ("churn-b", "churn-a")]
     made = plan("v3", flags, *pods)
 
-    assert made.flags == flag_store("v2", "v3", pinned=["v2"], first="churn-a")
+    assert made.flags == flag_store("v2", "v3", pinned=["v2"], first="churn-a", attempt=begun("v3"))
     assert state_of(made) is PromotionState.PREPARING
     assert made.promotion is not None
     assert made.promotion.started == NOW
@@ -116,7 +143,9 @@ def test_a_single_pod_prepares_without_a_scout() -> None:
     """Where there is one pod, nobody goes first."""
     flags = flag_store("v2", pinned=["v2"])
 
-    assert plan("v3", flags, pod_view("v2", flags=flags)).flags == flag_store("v2", "v3", pinned=["v2"])
+    assert plan("v3", flags, pod_view("v2", flags=flags)).flags == flag_store(
+        "v2", "v3", pinned=["v2"], attempt=begun("v3")
+    )
 
 
 def test_pods_that_all_fail_to_serve_prepare_together() -> None:
@@ -125,7 +154,7 @@ def test_pods_that_all_fail_to_serve_prepare_together() -> None:
     bad = failed("v1")
     pods = [pod_view(bad, name=name, flags=flags, ready=False) for name in ("churn-a", "churn-b")]
 
-    assert plan("v2", flags, *pods).flags == flag_store("v1", "v2")
+    assert plan("v2", flags, *pods).flags == flag_store("v1", "v2", attempt=begun("v2"))
 
 
 @pytest.mark.parametrize(
@@ -468,7 +497,7 @@ def test_retry_begins_anew() -> None:
     made = plan("v3", flags, *pods, promotion=refused, retry=True)
 
     assert made.promotion == Promotion(version="v3", state=PromotionState.PREPARING, started=NOW)
-    assert made.flags == flag_store("v2", "v3", pinned=["v2"], first="churn-a")
+    assert made.flags == flag_store("v2", "v3", pinned=["v2"], first="churn-a", attempt=begun("v3"))
 
 
 def test_retry_does_not_disturb_an_attempt_under_way() -> None:
@@ -500,7 +529,7 @@ def test_a_second_change_starts_over() -> None:
     pods = [pod_view("v2", "v3", name=name, flags=flags) for name in ("churn-a", "churn-b")]
     made = plan("v4", flags, *pods, promotion=preparing("v3", age=2 * DEADLINE))
 
-    assert made.flags == flag_store("v2", "v4", pinned=["v2"], first="churn-a")
+    assert made.flags == flag_store("v2", "v4", pinned=["v2"], first="churn-a", attempt=begun("v4"))
     assert made.promotion == Promotion(version="v4", state=PromotionState.PREPARING, started=NOW)
 
 
@@ -550,7 +579,7 @@ def test_the_next_promotion_frees_the_previous() -> None:
     flags = flag_store("v2", previous="v1", pinned=["v1", "v2"])
     made = plan("v3", flags, pod_view("v1", "v2", flags=flags))
 
-    assert made.flags == flag_store("v2", "v3", pinned=["v2"])
+    assert made.flags == flag_store("v2", "v3", pinned=["v2"], attempt=begun("v3"))
 
 
 # Pins

@@ -21,6 +21,7 @@ NAME = "churn"
 NAMESPACE = "ml"
 UID = "0f9d2a7e-churn"
 NOW = datetime(2026, 11, 3, 9, 30, tzinfo=UTC)
+NOW_AS_ATTEMPT = "20261103T093000.000000"
 
 
 def digest(version: str, *, edition: str = "") -> str:
@@ -64,6 +65,7 @@ def flag_store(
     previous: str = "",
     pinned: Sequence[str] = (),
     first: str = "",
+    attempt: str = "",
 ) -> FlagStore:
     """Return a flag store with these versions resident; the pinned ones with their true digest."""
     return FlagStore(
@@ -72,6 +74,7 @@ def flag_store(
         previous=previous,
         digests={version: digest(version) for version in pinned},
         first=first,
+        attempt=attempt,
     )
 
 

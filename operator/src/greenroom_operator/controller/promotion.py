@@ -138,7 +138,8 @@ def _settle(world: PromotionInput, flags: FlagStore) -> PromotionPlan:
     if promotion is not None and promotion.state is PromotionState.REFUSED:
         promotion = None  # it was committed by an earlier pass, whose status was lost
     if promotion is not None and promotion.state is not PromotionState.COMPLETE:
-        switched = all(_serves(pod, flags) for pod in world.pods if pod.ready)
+        serving = [_serves(pod, flags) for pod in world.pods if pod.ready]
+        switched = all(serving) if serving else not world.pods
         state = PromotionState.COMPLETE if switched else PromotionState.COMMITTING
         promotion = replace(promotion, state=state)
     settled = replace(flags, resident=_resident(flags.production, flags.previous), first="")
@@ -161,7 +162,7 @@ def _advance(
         refused = replace(promotion, state=PromotionState.REFUSED, refusal=refusal)
         return PromotionPlan(flags=_without(flags, world.target), promotion=refused)
     preparing = replace(promotion, state=PromotionState.PREPARING)
-    return PromotionPlan(flags=_prepare(world, flags), promotion=preparing)
+    return PromotionPlan(flags=_prepare(world, flags, now=now), promotion=preparing)
 
 
 def _find_failure(world: PromotionInput, flags: FlagStore) -> Refusal | None:
@@ -241,19 +242,22 @@ def _commit(world: PromotionInput, flags: FlagStore) -> FlagStore:
     )
 
 
-def _prepare(world: PromotionInput, flags: FlagStore) -> FlagStore:
+def _prepare(world: PromotionInput, flags: FlagStore, *, now: datetime) -> FlagStore:
     """One pod proves it first; when that one has it, all do. A version at hand everywhere skips this."""
     resident = _resident(flags.production, world.target)
     previous = flags.previous if flags.previous in resident else ""
-    if world.target in flags.resident and not flags.first:
-        return replace(flags, resident=resident, previous=previous)
-    names = {pod.name for pod in world.pods}
-    if flags.first in names and world.target in flags.resident:
-        scout = next(pod for pod in world.pods if pod.name == flags.first)
-        first = "" if _is_ready(scout, world.target, flags) else flags.first
-    else:
-        first = _scout(world.pods)
-    return replace(flags, resident=resident, previous=previous, first=first)
+    asked = replace(flags, resident=resident, previous=previous)
+    if world.target not in flags.resident:
+        # The same versions as in an attempt before would be the same revision: what pods said then
+        # would pass for what they say now.
+        attempt = f"{world.target}@{now:%Y%m%dT%H%M%S.%f}"
+        return replace(asked, first=_scout(world.pods), attempt=attempt)
+    if not flags.first:
+        return asked
+    scout = next((pod for pod in world.pods if pod.name == flags.first), None)
+    if scout is None:
+        return replace(asked, first=_scout(world.pods))
+    return replace(asked, first="" if _is_ready(scout, world.target, flags) else flags.first)
 
 
 def _scout(pods: Sequence[PodView]) -> str:

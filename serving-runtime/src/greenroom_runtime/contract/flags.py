@@ -5,6 +5,7 @@ versions as variants and the production alias as ``defaultVariant``. flagd allow
 metadata, hence the lists written as text.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,8 +38,12 @@ class FlagStore:
     """What ``production`` was before the last promotion, for an instant way back; empty for none."""
     digests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The pinned ``sha256:…`` of a version's ``bundle.json``; a version without one is not pinned yet."""
+    attempt: str = ""
+    """Names the newest preparation, so that a version that is asked for again is another revision."""
     first: str = ""
     """The one pod that prepares versions which are not production; empty means every pod does."""
+    revision: str = field(init=False, compare=False)
+    """The hash that names the document that it was read from, or would be written as; it has no order."""
 
     def __post_init__(self) -> None:
         """Refuse what no pod could obey."""
@@ -53,15 +58,11 @@ class FlagStore:
             if not _DIGEST.match(digest):
                 message = f"the pinned digest of {version!r} is {digest!r}, not sha256: and 64 digits"
                 raise FlagDocumentError(message)
+        object.__setattr__(self, "revision", _revision(_document(self)))
 
     def prepares(self, version: str, *, pod: str) -> bool:
         """Tell whether this pod should hold the version now."""
         return version == self.production or (version in self.resident and self.first in ("", pod))
-
-    @property
-    def revision(self) -> str:
-        """The hash that names this document's content; it has no order."""
-        return content_hash(_document(self), length=16)
 
 
 def _document(store: FlagStore) -> dict[str, Any]:
@@ -79,14 +80,21 @@ def _document(store: FlagStore) -> dict[str, Any]:
             "digests": ",".join(f"{version}={digest}" for version, digest in sorted(store.digests.items())),
             "first": store.first,
             "previous": store.previous,
+            "attempt": store.attempt,
         },
     }
+
+
+def _revision(document: dict[str, Any]) -> str:
+    """Hash all but the revision itself, parts that only another release knows included."""
+    metadata = {name: value for name, value in document["metadata"].items() if name != "revision"}
+    return content_hash({**document, "metadata": metadata}, length=16)
 
 
 def dump_flags(store: FlagStore) -> str:
     """Return the flagd document as canonical text, with its own revision in the metadata."""
     document = _document(store)
-    document["metadata"]["revision"] = store.revision
+    document["metadata"]["revision"] = _revision(document)
     return canonical_json(document)
 
 
@@ -112,6 +120,7 @@ class _Metadata(_Part):
     digests: str = ""
     first: str = ""
     previous: str = ""
+    attempt: str = ""
 
 
 class _Document(_Part):
@@ -139,10 +148,13 @@ def parse_flags(text: str | bytes) -> FlagStore:
         digests=MappingProxyType(_parse_digests(metadata.digests)),
         first=metadata.first,
         previous=metadata.previous,
+        attempt=metadata.attempt,
     )
-    if metadata.revision and metadata.revision != store.revision:
-        message = f"metadata.revision is {metadata.revision!r}, but the content's is {store.revision!r}"
+    revision = _revision(json.loads(text))
+    if metadata.revision not in ("", revision):
+        message = f"metadata.revision is {metadata.revision!r}, but the content's is {revision!r}"
         raise FlagDocumentError(message)
+    object.__setattr__(store, "revision", revision)
     return store
 
 
