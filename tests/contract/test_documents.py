@@ -1,13 +1,14 @@
 """What one release writes, another one reads: documents of released versions are kept and never edited."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom_runtime.contract import bundle, config, flags, names, report
+from greenroom_runtime.contract import bundle, canonical, config, flags, names, report
 
 DOCUMENTS = Path(__file__).parent / "documents"
 RELEASES = sorted(path.name for path in DOCUMENTS.iterdir())
@@ -131,6 +132,19 @@ def test_rules_that_are_not_understood_are_not_ignored() -> None:
     document["flags"]["version"]["targeting"] = {"if": []}
     with pytest.raises(flags.FlagDocumentError, match="targeting"):
         flags.parse_flags(json.dumps(document))
+
+
+def test_fields_of_a_newer_operator_are_part_of_the_revision() -> None:
+    """An older pod obeys a newer operator's document, and names its revision as that operator does."""
+    document = json.loads((DOCUMENTS / "0.1" / "flags.json").read_text())
+    del document["metadata"]["revision"]
+    document["metadata"]["invented_later"] = "x"
+    newer = canonical.content_hash(document, length=16)
+    document["metadata"]["revision"] = newer
+    read = flags.parse_flags(json.dumps(document))
+    assert read.revision == newer
+    changed = replace(read, production="v3")
+    assert flags.parse_flags(flags.dump_flags(changed)).revision == changed.revision != newer
 
 
 def test_a_newer_schema_is_refused_and_newer_fields_are_not() -> None:
