@@ -20,12 +20,9 @@ TOOLCHAINS = (1, 21)
 """From this version on Go fetches a newer Go by itself where a module asks for one."""
 
 
-def _stamp() -> str:
-    # Without a version in the binary the API server says 0.0, and clients misbehave.
-    major, minor, patch = KUBERNETES
-    package = "k8s.io/component-base/version"
-    values = {"gitVersion": f"v{major}.{minor}.{patch}", "gitMajor": major, "gitMinor": minor}
-    return " ".join(f"-X {package}.{key}={value}" for key, value in values.items())
+def _stamp(package: str, **values: object) -> str:
+    """Return the linker's flags that set a package's variables."""
+    return " ".join(f"-X {package}.{name}={value}" for name, value in values.items())
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,13 @@ NODE = Program(
     module="node",
     output="kube",
     about="9 min",
-    stamp=_stamp(),
+    # Without a version in the binary the API server says 0.0, and clients misbehave.
+    stamp=_stamp(
+        "k8s.io/component-base/version",
+        gitVersion=f"v{'.'.join(map(str, KUBERNETES))}",
+        gitMajor=KUBERNETES[0],
+        gitMinor=KUBERNETES[1],
+    ),
     links=(
         "etcd",
         "kube-apiserver",
@@ -78,7 +81,16 @@ NODE = Program(
 )
 PAUSE = Program(module="pause", output="pause", about="5 s")
 DNS = Program(module="dns", output="coredns", about="1.5 min")
-HELM = Program(module="helm", output="helm", about="4 min", package="helm.sh/helm/v3/cmd/helm")
+HELM = Program(
+    module="helm",
+    output="helm",
+    about="4 min",
+    package="helm.sh/helm/v3/cmd/helm",
+    # What `helm template` takes the cluster for when it is not asked.
+    stamp=_stamp(
+        "helm.sh/helm/v3/pkg/chartutil", k8sVersionMajor=KUBERNETES[0], k8sVersionMinor=KUBERNETES[1]
+    ),
+)
 ALL = (PAUSE, NODE, DNS, HELM)
 
 

@@ -1,14 +1,12 @@
 """A real API server for the whole session: etcd and kube-apiserver, no nodes."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from e2e.cluster import ApiServer
+from tests.support.crd import install
 from tests.support.kubectl import Kubectl
-
-CRDS = Path(__file__).parents[2] / "crds"
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +27,4 @@ def kubectl(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def crd(kubectl: Kubectl) -> str:
     """Apply `crds/` as a user does and return the name of the ModelDeployment's CRD, once Established."""
-    kubectl("apply", "--filename", str(CRDS))
-    name = "modeldeployments.greenroom.dev"
-    kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
-    return name
+    return install(kubectl)

@@ -1,5 +1,6 @@
 """The children of a ModelDeployment: what they say, and what changes them."""
 
+from decimal import Decimal
 from typing import Any
 
 import kubernetes_validate
@@ -7,8 +8,9 @@ import pytest
 import yaml
 
 from greenroom_operator.api.modeldeployment import ModelDeployment, ModelDeploymentSpec
+from greenroom_operator.api.quantities import parse_quantity
 from greenroom_operator.resources import build_children
-from greenroom_operator.resources.config import build_config, build_runtime_config, parse_quantity
+from greenroom_operator.resources.config import build_config, build_runtime_config
 from greenroom_operator.resources.deployment import build_deployment
 from greenroom_operator.resources.flags import build_flags, read_flags
 from greenroom_operator.resources.ownership import build_metadata, controller_kind, controller_uid
@@ -335,16 +337,17 @@ def test_orphans_and_strangers_are_told_apart() -> None:
         ("1e+3", 1000),
         ("1000e-3", 1),
         ("128974848000m", 128974848),
-        ("500m", 1),
-        ("1u", 1),
-        ("1n", 1),
-        ("0.1Gi", 107374183),
+        ("500m", Decimal("0.5")),
+        ("1u", Decimal("1e-6")),
+        ("1n", Decimal("1e-9")),
+        ("-1", -1),
+        ("0.1Gi", Decimal("107374182.4")),
         ("9007199254740993", 9007199254740993),
         ("1Ei", 2**60),
     ],
 )
-def test_quantities(text: str, expected: int) -> None:
-    """Every spelling that Kubernetes takes, exactly, rounded up to whole units."""
+def test_quantities(text: str, expected: int | Decimal) -> None:
+    """Every spelling that Kubernetes takes, exactly."""
     assert parse_quantity(text) == expected
 
 
@@ -357,7 +360,6 @@ def test_quantities(text: str, expected: int) -> None:
         "1gi",
         "1KB",
         "Gi",
-        "-1",
         "1e",
         "1e3Mi",
         "0x10",

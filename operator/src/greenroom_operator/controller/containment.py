@@ -1,10 +1,10 @@
 """Whether an object already says what we would apply, so that the call can be left out."""
 
-import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from greenroom_operator.api.quantities import parse_quantity
 from greenroom_runtime.contract.canonical import content_hash
 from greenroom_runtime.contract.names import GROUP
 
@@ -15,23 +15,6 @@ What a manifest no longer has cannot be seen by looking for what it has.
 """
 
 _QUANTITIES: Final = frozenset({"limits", "requests", "capacity", "sizeLimit", "storage"})
-_QUANTITY: Final = re.compile(
-    r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,3})?", re.ASCII
-)
-_DECIMAL_SUFFIXES: Final = {
-    "n": -9,
-    "u": -6,
-    "m": -3,
-    "": 0,
-    "k": 3,
-    "M": 6,
-    "G": 9,
-    "T": 12,
-    "P": 15,
-    "E": 18,
-}
-_BINARY_SUFFIXES: Final = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
-
 _MAPS: Final = frozenset(
     {"annotations", "binaryData", "data", "labels", "limits", "matchLabels", "nodeSelector", "requests"}
 )
@@ -126,10 +109,7 @@ def _is_dropped(field: str, value: Any) -> bool:
 
 def _amount(quantity: Any) -> Decimal | str:
     """Return a quantity as a number, or as it is spelled if it is none."""
-    matched = _QUANTITY.fullmatch(str(quantity))
-    if matched is None:
+    try:
+        return parse_quantity(str(quantity))
+    except ValueError:
         return str(quantity)
-    number, suffix = Decimal(matched[1]), matched[2] or ""
-    if suffix in _BINARY_SUFFIXES:
-        return number * Decimal(1024) ** _BINARY_SUFFIXES[suffix]
-    return number.scaleb(_DECIMAL_SUFFIXES[suffix] if suffix in _DECIMAL_SUFFIXES else int(suffix[1:]))

@@ -153,12 +153,15 @@ class Reconciler:
         )
 
     def _view(self, pod: Child) -> PodView:
+        name = pod["metadata"]["name"]
         seen = self._reports.observation(pod["metadata"]["uid"])
         fresh = seen is not None and self._monotonic() - seen.at <= REPORT_MAX_AGE
+        report = seen.report if seen is not None and fresh else None
         return PodView(
-            name=pod["metadata"]["name"],
+            name=name,
             ready=is_ready(pod),
-            report=seen.report if seen is not None and fresh else None,
+            # An IP address is given to the next pod soon after its owner is gone.
+            report=report if report is not None and report.pod == name else None,
             silent=seen is not None and not fresh,
         )
 
