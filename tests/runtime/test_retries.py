@@ -61,6 +61,18 @@ def test_a_failed_version_is_tried_again_after_it_has_left(tmp_path: Path) -> No
         pod.wait_state("v2", VersionState.READY)
 
 
+def test_another_attempt_is_another_chance(tmp_path: Path) -> None:
+    """A pod that never saw the version leave tries it again all the same when the operator asks anew."""
+    source = tmp_path / "source"
+    write_classifier(source, "v1")
+    with ServingProcess(tmp_path / "pod", source_uri=source.as_uri()) as pod:
+        pod.flags.write(flags("v1", "v2", attempt="v2@1"))
+        pod.wait_failed("v2", FailureReason.NO_SUCH_VERSION)
+        write_classifier(source, "v2")
+        pod.flags.write(flags("v1", "v2", attempt="v2@2"))
+        pod.wait_state("v2", VersionState.READY)
+
+
 def test_a_default_that_does_not_load_leaves_the_last_good_one(tmp_path: Path) -> None:
     """Told of a production version that fails, the pod goes on with the old one and says so."""
     source = tmp_path / "source"

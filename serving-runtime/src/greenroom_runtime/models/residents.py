@@ -135,10 +135,15 @@ class Residents:
 
     def obey(self, flags: FlagStore) -> None:
         """Take a new document: swap at once where production is Ready, prepare what is new, drop the rest."""
+        # A version that left and came back between two looks at the file has left all the same.
+        another_attempt = self.flags is not None and self.flags.attempt != flags.attempt
         self.flags = flags
         for name in flags.resident:
             pinned = flags.digests.get(name, "")
             resident = self._residents.get(name)
+            if another_attempt and resident is not None and resident.state is VersionState.FAILED:
+                self._depart(name)
+                resident = None
             if resident is None:
                 self._residents[name] = self._newcomer(name, pinned=pinned)
             elif pinned not in (resident.pinned, resident.digest):
