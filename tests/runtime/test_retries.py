@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -162,6 +164,23 @@ def test_a_trial_dies_with_its_parent(tmp_path: Path) -> None:
         while _alive(trial):
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def test_a_trial_whose_parent_is_gone_already_ends(tmp_path: Path) -> None:
+    """A trial that starts after its serving process has died does nothing."""
+    directory = write_bundle(tmp_path, "v1", model=bundles.endless_graph(), signature=REGRESSOR_SIGNATURE)
+    command = [sys.executable, "-m", "greenroom_runtime.models.trial", "--bundle", str(directory)]
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    ended = subprocess.run(
+        [*command, "--parent", gone.stdout.decode().strip()],
+        capture_output=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (1, b"")
+    assert b"has ended" in ended.stderr
 
 
 def test_a_version_that_needs_too_much_memory_is_refused(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ async def prove(bundle: StoredBundle, *, proof: Proof) -> TrialResult:
         *("-m", "greenroom_runtime.models.trial"),
         *("--bundle", str(bundle.path)),
         *("--golden", proof.golden),
+        *("--parent", str(os.getpid())),
         *(("--memory-bytes", str(memory)) if memory is not None else ()),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

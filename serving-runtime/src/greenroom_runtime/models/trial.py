@@ -9,6 +9,7 @@ import ctypes
 import os
 import resource
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -42,11 +43,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m greenroom_runtime.models.trial")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--golden", choices=("Optional", "Required"), default="Optional")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="end when this process does")
     parser.add_argument("--memory-bytes", type=int, default=None)
     arguments = parser.parse_args()
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print must not garble the result
-    _stand_back()
+    _stand_back(arguments.parent)
     if arguments.memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (arguments.memory_bytes, arguments.memory_bytes))
     try:
@@ -57,9 +59,11 @@ def main() -> None:
     results.flush()
 
 
-def _stand_back() -> None:
+def _stand_back(parent: int) -> None:
     """Die with the parent, and let production go first to the processor and last to the OOM killer."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before we asked
+        sys.exit("the serving process has ended")
     os.nice(_NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
