@@ -38,6 +38,7 @@ lint: .venv/.dev ## style, types, architecture, and whether generated files are 
 	@$(RUN) ruff check .
 	@echo "== types"
 	@$(RUN) mypy
+	@$(RUN) mypy tests e2e benchmarks examples
 	@echo "== architecture"
 	@$(RUN) lint-imports
 	@echo "== generated files"

@@ -93,12 +93,13 @@ def now() -> float:
 
 def candidate(leases: FaultyLeases | Link, identity: str, lost: list[str] | None = None) -> Elector:
     """Return a candidate in virtual time; ``lost`` collects why it lost the lease."""
+    reasons: list[str] = [] if lost is None else lost
     return Elector(
         leases,
         namespace="greenroom",
         name="operator",
         identity=identity,
-        on_lost=[].append if lost is None else lost.append,
+        on_lost=reasons.append,
         monotonic=now,
         now=lambda: EPOCH + timedelta(seconds=now()),
     )

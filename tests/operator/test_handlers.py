@@ -39,9 +39,8 @@ class World:
         """Let kopf's handler of a kind see an event."""
         plural = next(each.plural for each in WATCHED if each.name == kind)
         handlers = self.registry._watching.get_all_handlers()
-        handler = next(each for each in handlers if each.id == f"observe-{plural}")
-        outcome: Any = handler.fn(event={"type": change, "object": body})
-        await outcome
+        observe: Any = next(each.fn for each in handlers if each.id == f"observe-{plural}")
+        await observe(event={"type": change, "object": body})
 
 
 async def _credentials() -> Credentials:
@@ -132,9 +131,8 @@ def test_kopf_copies_and_writes_nothing() -> None:
 
 async def test_kopf_signs_in_as_we_do() -> None:
     """One source of credentials: a rotated token reaches both."""
-    handler = next(iter(World().registry._activities.get_all_handlers()))
-    outcome: Any = handler.fn()
-    info = await asyncio.wait_for(outcome, 10)
+    login: Any = next(iter(World().registry._activities.get_all_handlers())).fn
+    info = await asyncio.wait_for(login(), 10)
     assert (info.server, info.token, info.scheme, info.insecure) == (
         "https://127.0.0.1:1",
         "t",

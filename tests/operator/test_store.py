@@ -25,7 +25,7 @@ def body(
 
 def version(stored: dict[str, Any] | None) -> str | None:
     """Return the resource version of what was found, None when nothing was."""
-    return stored and stored["metadata"]["resourceVersion"]
+    return None if stored is None else stored["metadata"]["resourceVersion"]
 
 
 def test_it_sorts_what_it_observes_by_the_deployment_it_belongs_to() -> None:

@@ -25,7 +25,6 @@ from sklearn.svm import LinearSVC
 
 import greenroom
 from greenroom.packaging import export as export_module
-from greenroom.packaging import write
 from greenroom_runtime.contract.bundle import Bundle, GoldenSample
 from greenroom_runtime.models.session import ModelSession
 from greenroom_runtime.models.verification import replay
@@ -130,7 +129,7 @@ def test_the_bundle_answers_as_the_pipeline(
     assert bundle.parity is not None
     session = ModelSession(path, bundle=bundle)
     names = [feature.name for feature in bundle.signature.features]
-    rows = frame[names].astype(object).where(frame[names].notna(), None).to_dict(orient="records")
+    rows: Any = frame[names].astype(object).where(frame[names].notna(), None).to_dict(orient="records")
     answers = session.predict(rows)
     if bundle.signature.outputs.classes is None:
         found = [answer.prediction for answer in answers]
@@ -318,7 +317,7 @@ def test_a_full_disk_leaves_what_was_there(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(write.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(greenroom.PackagingError, match="No space left"):
         package(pipeline, frame, tmp_path, overwrite=overwrite)
     assert left_behind(tmp_path) == (["v1"] if overwrite else [])
