@@ -7,6 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from greenroom_operator.__main__ import parse_settings
 from greenroom_operator.api import crdgen
 from greenroom_runtime.contract import names
 from tests.chart.rendering import (
@@ -88,6 +89,25 @@ def test_operator_pod_meets_the_restricted_standard(manifests: list[Manifest]) -
     assert all(volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"])
     assert container["resources"]["limits"].keys() == {"memory"}
     assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+
+
+@pytest.mark.parametrize(
+    ("values", "namespaces"),
+    [
+        ("replicas=1", ("ml",)),
+        ("watchNamespaces={churn,fraud}", ("churn", "fraud")),
+        ("clusterWide=true", ()),
+    ],
+)
+def test_the_operator_understands_what_it_is_told(values: str, namespaces: tuple[str, ...]) -> None:
+    """The arguments and the environment of the pod are the settings that the values ask for."""
+    (container,) = only(render("--set", values), "Deployment")["spec"]["template"]["spec"]["containers"]
+    environment = {variable["name"]: "gr-greenroom-0" for variable in container["env"]}
+    settings = parse_settings(container["args"], environment=environment)
+
+    assert settings.namespaces == namespaces
+    assert (settings.lease_namespace, settings.lease_name) == ("ml", "gr-greenroom")
+    assert settings.identity.startswith("gr-greenroom-0_")
 
 
 def test_only_the_operator_gets_a_token(manifests: list[Manifest]) -> None:

@@ -29,7 +29,9 @@ def test_all_namespaces_wins_over_named_ones() -> None:
 
 def test_two_processes_of_one_pod_differ() -> None:
     """A restarted container must not take its predecessor's lease for its own."""
-    one, other = (parse_settings([], environment={"POD_NAME": "operator-x"}).identity for _ in range(2))
+    one, other = (
+        parse_settings([], environment={"GREENROOM_POD_NAME": "operator-x"}).identity for _ in range(2)
+    )
     assert one != other
     assert one.startswith("operator-x_")
 
@@ -43,6 +45,7 @@ def test_two_processes_of_one_pod_differ() -> None:
         (["--log-format=xml"], {}, "'xml' is neither json nor text"),
         ([], {"GREENROOM_LOG_LEVEL": "LOUD"}, "'LOUD' is none of DEBUG, INFO, WARNING, ERROR"),
         (["--unknown"], {}, "--unknown"),
+        (["--namespace=a"], {}, "unrecognized arguments: --namespace=a"),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from greenroom_operator import app
 from greenroom_operator.settings import LogFormat, Settings
+from greenroom_runtime.contract import names
 
 _OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -33,7 +34,7 @@ def parse_settings(arguments: Sequence[str] | None, *, environment: Mapping[str,
         lease_namespace=given.lease_namespace,
         lease_name=given.lease_name,
         # The pod's name alone would be the same after a container restart.
-        identity=f"{environment.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
+        identity=f"{environment.get(names.ENV_POD_NAME) or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
         workers=given.workers,
         listen=given.listen,
         port=given.port,
@@ -47,6 +48,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         prog="greenroom-operator",
         description="Looks after ModelDeployments. The API server is KUBECONFIG's, or the pod's own.",
         epilog="Every flag can be given as an environment variable: --lease-name is GREENROOM_LEASE_NAME.",
+        allow_abbrev=False,  # --namespace=a --namespace=b would be --namespaces, and only the last of them
     )
 
     def add(flag: str, default: str, meaning: str, **options: Any) -> None:
