@@ -248,7 +248,8 @@ def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:
 def _check_imputer(imputer: Any, *, is_text: bool) -> None:
     if imputer.add_indicator:
         raise ExportError(
-            "SimpleImputer(add_indicator=True) cannot be exported: use a MissingIndicator beside it"
+            "SimpleImputer(add_indicator=True) cannot be exported, nor can MissingIndicator: leave it out, "
+            "or make 'is null' a column of the frame, and fit again"
         )
     marker = imputer.missing_values
     if not (marker is None or (isinstance(marker, float) and np.isnan(marker))):
