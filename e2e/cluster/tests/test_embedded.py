@@ -20,7 +20,13 @@ from e2e.cluster.network import NETWORKS
 from e2e.cluster.node import PAUSE_IMAGE
 from e2e.cluster.record import HOLDER, Record
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the embedded cluster needs root")
+
+@pytest.fixture(autouse=True)
+def _as_root() -> None:
+    """Fail with the remedy, rather than be silent about what was not tried."""
+    if os.geteuid() != 0:
+        pytest.fail("the embedded cluster needs root: sudo make e2e")
+
 
 IMAGE = "localhost/greenroom/hello:test"
 DOCKERFILE = r"""
