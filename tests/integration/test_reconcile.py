@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -104,6 +105,20 @@ def conditions_of(kubectl: Kubectl, namespace: str) -> dict[str, Any]:
     return {condition["type"]: condition for condition in found["status"]["conditions"]}
 
 
+def report_rollout(kubectl: Kubectl, namespace: str, *, updated: int) -> None:
+    """Say what the Deployment controller would: of the one pod there is, so many have the newest template."""
+    generation = kubectl.get("deployment", "churn", "--namespace", namespace)["metadata"]["generation"]
+    status = {"observedGeneration": generation, "replicas": 1, "readyReplicas": 1, "updatedReplicas": updated}
+    patch = ("--subresource=status", "--type=merge", "--patch", json.dumps({"status": status}))
+    kubectl("patch", "deployment", "churn", "--namespace", namespace, *patch)
+
+
+def started_with(kubectl: Kubectl, namespace: str) -> set[str]:
+    """Return the names of our configurations and accounts, which pods cannot start without."""
+    found = kubectl.get("configmap,serviceaccount", "--namespace", namespace, "-l", names.LABEL_DEPLOYMENT)
+    return {item["metadata"]["name"] for item in found["items"]} - {"churn-flags"}
+
+
 async def test_a_first_pass_makes_every_child_and_a_second_writes_nothing(
     operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
 ) -> None:
@@ -178,34 +193,27 @@ async def test_a_new_version_changes_the_flag_store_and_no_pod(
     assert kubectl.get("deployment", "churn", "--namespace", namespace)["metadata"]["generation"] == before
 
 
-async def test_a_configuration_that_changes_gets_a_new_name_and_the_old_one_goes(
+async def test_what_old_pods_start_with_goes_when_the_last_of_them_is_replaced(
     operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
 ) -> None:
-    """Another source is another immutable ConfigMap; the old one is pruned once no rollout needs it."""
+    """An older configuration and account stay while a pod that names them may have to be started again."""
     apply()
     await operator.pass_over()
-    apply(source={"uri": "s3://models/other"})
+    report_rollout(kubectl, namespace, updated=1)
+    before = started_with(kubectl, namespace)
+    apply(source={"uri": "s3://models/other"}, serviceAccountName="team")
     await operator.pass_over()
-    configs = [
-        item["metadata"]["name"]
-        for item in kubectl.get("configmap", "--namespace", namespace, "-l", names.LABEL_DEPLOYMENT)["items"]
-        if "-config-" in item["metadata"]["name"]
-    ]
-    deployment = kubectl.get("deployment", "churn", "--namespace", namespace)
-    volumes = {volume["name"]: volume for volume in deployment["spec"]["template"]["spec"]["volumes"]}
-    assert volumes["config"]["configMap"]["name"] in configs
-
-
-async def test_an_account_of_ones_own_prunes_ours(
-    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
-) -> None:
-    """With spec.serviceAccountName our ServiceAccount is no longer asked for, and deleted."""
-    apply()
+    report_rollout(kubectl, namespace, updated=0)
     await operator.pass_over()
-    apply(serviceAccountName="team")
+    meanwhile = started_with(kubectl, namespace)
+    report_rollout(kubectl, namespace, updated=1)
     await operator.pass_over()
-    found = kubectl.get("serviceaccount", "--namespace", namespace, "-l", names.LABEL_DEPLOYMENT)
-    assert found["items"] == []
+    template = kubectl.get("deployment", "churn", "--namespace", namespace)["spec"]["template"]
+    volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+    wanted = volumes["config"]["configMap"]["name"]
+    assert "churn-serving" in before
+    assert meanwhile == before | {wanted}
+    assert started_with(kubectl, namespace) == {wanted}
 
 
 async def test_a_leader_that_slept_cannot_overwrite_the_flag_store(

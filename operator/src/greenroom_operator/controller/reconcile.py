@@ -37,7 +37,6 @@ from greenroom_operator.controller.writer import Writer
 from greenroom_operator.errors import NotFound, Rejected
 from greenroom_operator.kinds import POD, Key
 from greenroom_operator.resources import build_children
-from greenroom_operator.resources.config import config_name
 from greenroom_operator.resources.flags import flags_name
 from greenroom_operator.resources.ownership import controller_uid
 from greenroom_runtime.contract import names
@@ -132,6 +131,7 @@ class Reconciler:
             plan = await self._plan(observed)
             children = _build(deployment, plan, default_image=self._default_image)
             await self._apply(observed, children)
+            observed = self._observe(deployment)
             await self._touch_pods(observed, plan.flags)
             await self._prune(observed, children)
             observed = self._observe(deployment)
@@ -234,15 +234,14 @@ class Reconciler:
                 log.debug("pod gone before it was touched", pod=metadata["name"])
 
     async def _prune(self, observed: Observed, children: Sequence[Mapping[str, Any]]) -> None:
-        """Delete what is ours and no longer asked for; a configuration stays while a pod may need it."""
-        wanted = {(child["kind"], child["metadata"]["name"]) for child in children}
+        """Delete what is ours and no longer asked for, once no pod of an older template may start with it."""
         workload = observed.workload
-        rolling = not workload.current or workload.updated < workload.replicas
+        if not workload.current or workload.updated < workload.replicas:
+            return
+        wanted = {(child["kind"], child["metadata"]["name"]) for child in children}
         for child in observed.ours:
-            place = (child["kind"], child["metadata"]["name"])
-            if place in wanted or (rolling and _is_config(observed, child)):
-                continue
-            await self._writer.delete(child)
+            if (child["kind"], child["metadata"]["name"]) not in wanted:
+                await self._writer.delete(child)
 
     def _watch_pods(self, observed: Observed, plan: PromotionPlan) -> None:
         metadata = observed.deployment.metadata
@@ -352,9 +351,3 @@ def _asks_for_retry(deployment: ModelDeployment) -> bool:
     action: str = deployment.metadata.annotations.get(names.ANNOTATION_ACTION, "")
     new = action != (deployment.status.last_handled_action or "")
     return new and action.startswith(f"retry/{deployment.spec.version}/")
-
-
-def _is_config(observed: Observed, child: Child) -> bool:
-    name: str = child["metadata"]["name"]
-    prefix = config_name(observed.deployment).rsplit("-", 1)[0]
-    return child["kind"] == "ConfigMap" and name.startswith(f"{prefix}-")
