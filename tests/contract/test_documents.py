@@ -126,6 +126,15 @@ def test_contradictions_are_refused(change: dict[str, object], words: str) -> No
         flags.parse_flags(json.dumps(document))
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_json_has_not_are_refused(number: str) -> None:
+    """A number that no hash can be made of is refused wherever it stands, also where nobody reads it."""
+    text = flags.dump_flags(flags.FlagStore(production="v1", resident=("v1",)))
+    spoilt = text.replace('"metadata":{', f'"metadata":{{"theirs":{number},')
+    with pytest.raises(flags.FlagDocumentError):
+        flags.parse_flags(spoilt)
+
+
 def test_rules_that_are_not_understood_are_not_ignored() -> None:
     """A flag with targeting of a later release is refused rather than obeyed in part."""
     document = json.loads((DOCUMENTS / "0.1" / "flags.json").read_text())

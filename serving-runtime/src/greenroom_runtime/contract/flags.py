@@ -150,7 +150,11 @@ def parse_flags(text: str | bytes) -> FlagStore:
         previous=metadata.previous,
         attempt=metadata.attempt,
     )
-    revision = _revision(json.loads(text))
+    try:
+        revision = _revision(json.loads(text))
+    except ValueError as error:  # NaN, or a number beyond all floats, in a part that is not ours
+        message = f"document: {error}"
+        raise FlagDocumentError(message) from error
     if metadata.revision not in ("", revision):
         message = f"metadata.revision is {metadata.revision!r}, but the content's is {revision!r}"
         raise FlagDocumentError(message)
