@@ -285,11 +285,27 @@ def test_a_production_that_no_pod_could_serve_is_not_kept() -> None:
 def test_without_pods_it_is_taken_unproven() -> None:
     """Scaled to zero: nobody can prove it and nobody is served; the next pod's start does."""
     flags = flag_store("v2", pinned=["v2"])
-    made = plan("v3", flags)
+    made = plan("v3", flags, proven="v2", wanted=0)
 
     assert made.flags == flag_store("v3", previous="v2", pinned=["v2"])
     assert state_of(made) is PromotionState.COMMITTING
     assert state_of(plan("v3", made.flags, promotion=made.promotion)) is PromotionState.COMPLETE
+
+
+def test_before_the_first_pod_serves_it_is_taken_unproven() -> None:
+    """A first version that is corrected before any pod could serve it needs no proof to be replaced."""
+    made = plan("v2", flag_store("v1"), wanted=1)
+
+    assert made.flags.production == "v2"
+
+
+def test_pods_that_are_only_just_gone_are_waited_for() -> None:
+    """The one pod is evicted in the middle of an attempt: the next finds what is proven in production."""
+    under_way = preparing("v3")
+    made = plan("v3", flag_store("v2", "v3"), promotion=under_way, proven="v2", wanted=1)
+
+    assert made.flags == flag_store("v2", "v3")
+    assert made.promotion == under_way
 
 
 def test_pods_that_hold_different_bytes_have_proven_nothing() -> None:
@@ -416,6 +432,7 @@ def test_a_failed_previous_does_not_matter_to_others() -> None:
 @pytest.mark.parametrize(
     ("pods", "said"),
     [
+        ([], "there is no pod to prove it"),
         ([mute_pod(ready=False)], "pod churn-a does not report on it"),
         ([mute_pod(silent=True)], "pod churn-a does not report on it"),
         (
@@ -433,7 +450,7 @@ def test_a_failed_previous_does_not_matter_to_others() -> None:
 def test_what_takes_too_long_is_refused(pods: list[PodView], said: str) -> None:
     """Past the deadline production stays, and the refusal says who was missing."""
     late = preparing("v3", age=DEADLINE)
-    made = plan("v3", flag_store("v2", "v3"), *pods, promotion=late)
+    made = plan("v3", flag_store("v2", "v3"), *pods, promotion=late, proven="v2")
 
     assert state_of(made) is PromotionState.REFUSED
     assert "v3" not in made.flags.resident
@@ -662,6 +679,7 @@ def worlds(draw: st.DrawFn) -> PromotionInput:
         promotion=known,
         proven=draw(st.sampled_from(["", *VERSIONS])),
         pods=pods,
+        wanted=draw(st.integers(0, 3)),
         deadline=DEADLINE,
         retry=draw(st.booleans()),
     )

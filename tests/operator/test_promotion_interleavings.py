@@ -122,12 +122,14 @@ class Cluster:
         self.flags: FlagStore | None = None
         self.flags_version = 1
         self.pods: list[Pod] = []
+        self.wanted = 1
+        """Zero or not is all that matters of it."""
         self.started = 0
         self.reports: dict[str, PodReport] = {}
         self.passes: list[Pass | None] = [None, None]
         self.editions: dict[str, int] = {}
         self.unproven: set[str] = set()
-        """Versions that became production while nobody could prove them: at first, or without pods."""
+        """Versions that became production while nobody could prove them: at first, or scaled to zero."""
         self.run_a_whole_pass()
         for _ in range(pods):
             self.start_pod()
@@ -162,8 +164,14 @@ class Cluster:
         """Let time pass."""
         self.seconds += seconds
 
+    def scale_to_zero(self) -> None:
+        """Stop serving; the next pod that starts is one that somebody wants."""
+        self.wanted = 0
+        self.pods.clear()
+
     def start_pod(self) -> None:
         """Start one more pod."""
+        self.wanted = 1
         if len(self.pods) < MOST_PODS:
             self.pods.append(Pod(self.started))
             self.started += 1
@@ -175,7 +183,7 @@ class Cluster:
         self.let_pod_work(-1)
 
     def delete_pod(self, index: int) -> None:
-        """Delete a pod."""
+        """Delete a pod; its successor takes a while."""
         for pod in self._pick(index):
             self.pods.remove(pod)
 
@@ -221,6 +229,7 @@ class Cluster:
                 PodView(name=pod.name, ready=pod.ready, report=self.reports.get(pod.name))
                 for pod in self.pods
             ],
+            wanted=self.wanted,
             deadline=DEADLINE,
             retry=wanted,
             pins=self.pins,
@@ -285,7 +294,7 @@ class Cluster:
         if before is not None and before.production == after:
             return
         assert after == (self.spec if before is not None else self.served or self.spec)
-        if not self.pods or (before is None and not self.served):
+        if not self.served or (not self.pods and not self.wanted):
             self.unproven.add(after)
             return
         if before is None:
@@ -360,6 +369,7 @@ HAPPENINGS: Final[list[Happening]] = [
         for which in (0, 0, 1)
     ],
     *[(act, index) for act in (Cluster.restart_pod, Cluster.delete_pod) for index in range(2)],
+    (Cluster.scale_to_zero,),
     (Cluster.crash, 0),
     (Cluster.wait, 30),
     (Cluster.wait, 601),

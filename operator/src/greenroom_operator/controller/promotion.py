@@ -74,6 +74,8 @@ class PromotionInput:
     proven: str = ""
     """``status.version``: what to fall back to when the flag store is gone."""
     pods: Sequence[PodView] = ()
+    wanted: int = 1
+    """``spec.replicas``: how many pods there should be."""
     deadline: timedelta = timedelta(minutes=10)
     retry: bool = False
     """A person asked to try a refused version again."""
@@ -202,6 +204,8 @@ def _find_delay(
 
 
 def _who_is_missing(world: PromotionInput, flags: FlagStore) -> str:
+    if not world.pods:
+        return "there is no pod to prove it"
     for pod in sorted(world.pods, key=lambda pod: pod.name):
         seen = pod.version(world.target, revision=flags.revision)
         if seen is None:
@@ -214,11 +218,12 @@ def _who_is_missing(world: PromotionInput, flags: FlagStore) -> str:
 def _proven_everywhere(world: PromotionInput, flags: FlagStore) -> bool:
     """Whether every pod that gets traffic has the target Ready under the flag store in force.
 
-    Where no pod is ready, all that report must have it, and one must; where there are no pods it is
-    taken unproven, and proven when the next pod starts: no traffic can reach it before.
+    Where no pod is ready, all that report must have it, and one must. Where no pods are wanted, or none has
+    ever served, it is taken unproven, and proven when the next pod starts. Pods that are only just gone
+    come back in a moment, and must find what is proven.
     """
     if not world.pods:
-        return True
+        return world.wanted == 0 or not world.proven
     if flags.first or world.target not in flags.resident:
         return False
     witnesses = [pod for pod in world.pods if pod.ready] or [pod for pod in world.pods if pod.report]

@@ -182,6 +182,7 @@ class Reconciler:
             promotion=read_promotion(deployment.status, now=now),
             proven=deployment.status.version or "",
             pods=observed.views,
+            wanted=deployment.spec.replicas,
             deadline=parse_duration(deployment.spec.progress_deadline),
             retry=_asks_for_retry(deployment),
             pins={version.name: version.digest for version in deployment.status.versions if version.digest},
