@@ -19,7 +19,7 @@ from typing import Any
 
 from e2e import installation
 from e2e.cluster import Cluster, provide
-from e2e.penguins import NAME, Penguins
+from e2e.penguins import NAME, Penguins, reached
 from e2e.store import ModelStore
 from e2e.terminal import ROOT, Terminal
 from e2e.traffic import Traffic
@@ -101,7 +101,7 @@ def _measure_flips(
     for _ in range(rounds):
         penguins.apply(replicas=pods, version="v1")
         penguins.until(lambda found: found["status"].get("readyReplicas") == pods)
-        with terminal.reach(NAMESPACE, NAME, port=80) as url:
+        with reached(terminal, NAMESPACE) as url:
             yield _flip(penguins, url, rows, pods=pods, version="v2", resident=False)
             yield _flip(penguins, url, rows, pods=pods, version="v1", resident=True)
         penguins("delete", "md", NAME)

@@ -2,14 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 import yaml
 
-from e2e.terminal import ROOT
+from e2e.terminal import ROOT, Terminal
 from tests.support.kubectl import Kubectl
 from tests.support.manifests import patched
 
@@ -103,6 +104,14 @@ def ask(url: str, features: dict[str, Any]) -> httpx2.Response:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+@contextmanager
+def reached(terminal: Terminal, namespace: str) -> Iterator[str]:
+    """Give the URL of the model's Service, once kube-proxy leads there: seconds after the first pod is ready."""
+    with terminal.reach(namespace, NAME, port=80) as url:
+        ask(url, {})
+        yield url
 
 
 def _condition(found: dict[str, Any], name: str) -> dict[str, Any]:

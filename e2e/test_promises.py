@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from e2e.conftest import TrainedModels
-from e2e.penguins import NAME, Penguins, ask
+from e2e.penguins import NAME, Penguins, ask, reached
 from e2e.terminal import Terminal
 from e2e.traffic import Traffic
 from tests.support.kubectl import Kubectl
@@ -28,7 +28,7 @@ def penguins(kubectl: Kubectl, namespace: str) -> Penguins:
 def url(penguins: Penguins, terminal: Terminal) -> Iterator[str]:
     """Apply the example, wait until it is Ready, and return where its Service answers."""
     penguins.apply()
-    with terminal.reach(penguins.namespace, NAME, port=80) as url:
+    with reached(terminal, penguins.namespace) as url:
         yield url
 
 
@@ -143,7 +143,7 @@ def test_a_bad_first_version_is_told_and_mended(
     assert penguins.condition("Ready")["reason"] == "VerificationFailed"
     assert found["status"]["lastFailure"]["reason"] == "GoldenMismatch"
     penguins.apply(version="v1")
-    with terminal.reach(penguins.namespace, NAME, port=80) as url:
+    with reached(terminal, penguins.namespace) as url:
         assert ask(url, rows(models)[0]).headers["X-Model-Version"] == "v1"
 
 
