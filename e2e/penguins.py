@@ -108,7 +108,7 @@ def ask(url: str, features: dict[str, Any]) -> httpx2.Response:
 
 @contextmanager
 def reached(terminal: Terminal, namespace: str) -> Iterator[str]:
-    """Give the URL of the model's Service, once kube-proxy leads there: seconds after the first pod is ready."""
+    """Give the URL of the model's Service, once kube-proxy leads there: up to seconds after Ready."""
     with terminal.reach(namespace, NAME, port=80) as url:
         ask(url, {})
         yield url
