@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from greenroom_runtime.contract.report import FailureReason, VersionState
+from greenroom_runtime.models.failures import SourceUnreachableError
+from greenroom_runtime.models.source import open_source
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier
 from tests.support.s3 import S3Server, s3_server
 from tests.support.serving import ServingProcess, flags
@@ -60,6 +62,23 @@ def test_a_bucket_that_does_not_exist_yet_is_waited_for(server: S3Server, tmp_pa
         server.create_bucket("later")
         server.upload(tmp_path / "source", "later", prefix="models/")
         pod.wait_ready("v1")
+
+
+async def test_the_same_trouble_is_told_in_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts that fail alike say alike, and why: else each one would be news, and a write to the status."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        environment = S3Server(url=f"http://127.0.0.1:{deaf.getsockname()[1]}").environment
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        source = open_source("s3://models", environment=environment)
+        told = []
+        for _ in range(2):
+            with pytest.raises(SourceUnreachableError) as caught:
+                await source.size("v1", "bundle.json")
+            told.append(str(caught.value))
+    assert told[0] == told[1]
+    assert told[0].endswith("error sending request: Connection refused")
 
 
 def test_a_dead_endpoint_is_waited_for(tmp_path: Path) -> None:

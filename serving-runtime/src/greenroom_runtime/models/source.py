@@ -23,6 +23,12 @@ _CONNECT_SECONDS = 5
 _READ_SECONDS = 60
 """For one range of a file; the longest that a silent peer holds up a version."""
 
+_OF_THIS_ATTEMPT = re.compile(
+    r" in [0-9.]+[nµm]?s(, after [^-]*retry_timeout: \w+)?(?=\s+- )|<(RequestId|HostId)>[^<]*</\2>"
+)
+_CAUSE = re.compile(r'\b(?:message|error): "([^"]+)"')
+"""The system's own words, as in ``message: "Connection refused"``."""
+
 
 class Source(Protocol):
     """One directory a version, read in ranges so that no file is ever held in memory."""
@@ -124,10 +130,18 @@ class S3Source:
 
 
 def _translated(error: Exception) -> Exception:
-    text = re.sub(r"\s+", " ", str(error)).strip()[:500]
+    text = _told(str(error))[:500]
     if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
         return NotInSourceError(text)
     return SourceUnreachableError(text)
+
+
+def _told(text: str) -> str:
+    """Return what a person needs of obstore's text, in words that the next attempt would say again."""
+    told, _, details = text.partition("Debug source:")
+    causes = _CAUSE.findall(details)
+    line = " ".join(_OF_THIS_ATTEMPT.sub("", told).split()).rstrip(":")
+    return f"{line}: {causes[-1]}" if causes else line
 
 
 def open_source(uri: str, *, environment: Mapping[str, str]) -> Source:
