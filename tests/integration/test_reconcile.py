@@ -13,7 +13,7 @@ from e2e.cluster import ApiServer
 from greenroom_operator.controller.reconcile import Reconciler
 from greenroom_operator.controller.store import Store
 from greenroom_operator.controller.writer import Writer
-from greenroom_operator.errors import Conflict
+from greenroom_operator.errors import Conflict, Forbidden
 from greenroom_operator.kinds import WATCHED, Key
 from greenroom_operator.kube import Kube
 from greenroom_operator.metrics import Metrics
@@ -262,6 +262,29 @@ async def test_what_the_schema_cannot_see_is_an_invalid_spec(
     await operator.pass_over()
     assert conditions_of(kubectl, namespace)["Degraded"] == degraded
     apply(topologySpreadConstraints=[spread | {"maxSkew": 1}])
+    await operator.pass_over()
+    assert conditions_of(kubectl, namespace)["Degraded"]["status"] == "False"
+
+
+async def test_what_a_quota_forbids_is_told_and_tried_again(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """A child that the namespace may not have more of is in status, by name and cause, until it may."""
+    in_namespace = ("--namespace", namespace)
+    kubectl("create", "quota", "none", "--hard=services=0", *in_namespace)
+    status = '{"status": {"hard": {"services": "0"}, "used": {"services": "0"}}}'  # its controller's part
+    kubectl("patch", "quota", "none", *in_namespace, "--subresource=status", "--type=merge", "-p", status)
+    apply()
+    with pytest.raises(Forbidden):
+        await operator.pass_over()
+    degraded = conditions_of(kubectl, namespace)["Degraded"]
+    assert (degraded["status"], degraded["reason"]) == ("True", "Forbidden")
+    assert "cannot apply Service" in degraded["message"]
+    assert "exceeded quota: none" in degraded["message"]
+    kubectl("delete", "quota", "none", *in_namespace)
+    probe = ("create", "service", "clusterip", "probe", "--tcp=5:5", *in_namespace)
+    while kubectl.run(*probe).returncode:  # noqa: ASYNC110 - until the API server has heard of it
+        await asyncio.sleep(0.1)
     await operator.pass_over()
     assert conditions_of(kubectl, namespace)["Degraded"]["status"] == "False"
 

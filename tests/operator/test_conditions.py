@@ -159,6 +159,15 @@ ROWS = [
         "True InvalidSpec",
         "Failed",
     ),
+    Row(
+        Situation.FORBIDDEN,
+        KEPT,
+        "False Forbidden",
+        "True Forbidden",
+        ABSENT,
+        "True Forbidden",
+        "Failed",
+    ),
 ]
 
 

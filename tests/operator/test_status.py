@@ -586,7 +586,7 @@ def test_small_changes_are_no_events(before: str, after: str) -> None:
     assert transitions(WORLDS[before], WORLDS[after]) == []
 
 
-@pytest.mark.parametrize("situation", [Situation.NAME_CONFLICT, Situation.INVALID_SPEC])
+@pytest.mark.parametrize("situation", [Situation.NAME_CONFLICT, Situation.INVALID_SPEC, Situation.FORBIDDEN])
 def test_what_blocks_a_new_object_is_told_by_its_own_reason(situation: Situation) -> None:
     """That Ready is Unknown is no event; what stands in the way is one."""
     verdict = Verdict(situation=situation, message="why")

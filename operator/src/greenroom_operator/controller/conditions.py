@@ -41,6 +41,7 @@ class Reason(StrEnum):
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     NAME_CONFLICT = "NameConflict"
     INVALID_SPEC = "InvalidSpec"
+    FORBIDDEN = "Forbidden"
     PROMOTED = "Promoted"
     """An event's, never a condition's."""
 
@@ -63,6 +64,7 @@ class Situation(StrEnum):
     DEADLINE_EXCEEDED = "nothing serves past the deadline"
     NAME_CONFLICT = "a child's name is taken by something that is not ours"
     INVALID_SPEC = "spec invalid in a way CEL cannot see"
+    FORBIDDEN = "a quota, a policy or a missing right forbids a child"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,9 @@ TRUTH_TABLE: Final[dict[Situation, Row]] = {
     ),
     Situation.INVALID_SPEC: Row(
         reason=Reason.INVALID_SPEC, ready=None, progressing=False, degraded=True, stalled=True
+    ),
+    Situation.FORBIDDEN: Row(
+        reason=Reason.FORBIDDEN, ready=None, progressing=False, degraded=True, stalled=True
     ),
 }
 

@@ -34,7 +34,7 @@ from greenroom_operator.controller.status import (
 )
 from greenroom_operator.controller.store import Store
 from greenroom_operator.controller.writer import Writer
-from greenroom_operator.errors import NotFound, Rejected
+from greenroom_operator.errors import Forbidden, NotFound, Rejected
 from greenroom_operator.kinds import POD, Key
 from greenroom_operator.resources import build_children
 from greenroom_operator.resources.flags import flags_name
@@ -141,6 +141,9 @@ class Reconciler:
         except BlockedError as blocked:
             await self._report_blocked(body, blocked.verdict)
             return Result(requeue_after=blocked.again)
+        except Forbidden as error:
+            await self._report_blocked(body, Verdict(situation=Situation.FORBIDDEN, message=str(error)))
+            raise  # it is tried again, ever more rarely: nobody tells when a quota is raised
 
     def _observe(self, deployment: ModelDeployment) -> Observed:
         key = Key(deployment.metadata.namespace, deployment.metadata.name)
