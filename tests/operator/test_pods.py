@@ -62,6 +62,11 @@ def answering(content: bytes | str | dict[str, Any], **more: Any) -> Handler:
     return handler
 
 
+def telling(**changes: Any) -> dict[str, Any]:
+    """Return a report in which one thing about a version is not as it can be."""
+    return {**REPORT, "versions": [{"name": "v1", "state": "Ready", **changes}]}
+
+
 async def test_a_report_is_read() -> None:
     """What a pod says of itself is known soon after it is watched."""
     async with pod(answering(REPORT)) as following:
@@ -86,6 +91,10 @@ async def test_a_report_is_read() -> None:
             "no report: versions.0.state",
         ),
         (answering({**REPORT, "requests": -1}), "no report: requests"),
+        (answering({**REPORT, "production": "../v1"}), "no report: production"),
+        (answering(telling(digest="sha256:1")), "no report: versions.0.digest"),
+        (answering(telling(memory_bytes=2**63)), "no report: versions.0.memory_bytes"),
+        (answering(telling(failure={"reason": "Crashed", "message": "", "sample": -1})), "failure.sample"),
         (answering({**REPORT, "schema_version": 2}), "upgrade the operator"),
         (answering({**REPORT, "model": "x" * 64}), "no report: model"),
         (answering("x" * (64 * 1024 + 1)), "longer than 65536 bytes"),

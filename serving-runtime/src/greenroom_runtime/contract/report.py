@@ -4,8 +4,12 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from greenroom_runtime.contract import names
+
 SCHEMA_VERSION = 1
 MAX_BYTES = 64 * 1024
+_INT64_MAX = 2**63 - 1
+"""What the operator passes on must fit into a status."""
 
 
 class ReportModel(BaseModel):
@@ -55,7 +59,7 @@ class Failure(ReportModel):
     message: str = Field(max_length=2048)
     """What was expected, what was found, and the remedy where there is one."""
     file: str = Field(default="", max_length=256)
-    sample: int | None = None
+    sample: int | None = Field(default=None, ge=0, le=_INT64_MAX)
     """Zero-based line of ``golden.jsonl``."""
     expected: str = Field(default="", max_length=512)
     found: str = Field(default="", max_length=512)
@@ -68,11 +72,11 @@ class VersionReport(ReportModel):
     state: VersionState
     message: str = Field(default="", max_length=2048)
     """What it waits for, while it is not Ready."""
-    digest: str = Field(default="", max_length=71)
+    digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
     """``sha256:…`` of its ``bundle.json``; empty until it is fetched."""
     golden: str = Field(default="", max_length=16)
     """``Passed`` or ``Absent``; empty until it is proven."""
-    memory_bytes: int = Field(default=0, ge=0)
+    memory_bytes: int = Field(default=0, ge=0, le=_INT64_MAX)
     """Measured in the trial."""
     failure: Failure | None = None
 
@@ -85,7 +89,9 @@ class PodReport(ReportModel):
     model: str = Field(max_length=63)
     revision: str = Field(default="", max_length=64)
     """The flag store's revision that it obeys; empty before the first."""
-    production: str = Field(default="", max_length=63)
+    production: str = Field(
+        default="", max_length=names.VERSION_MAX_LENGTH, pattern=f"^$|{names.VERSION_PATTERN}"
+    )
     """The version that answers as production now; empty while there is none."""
     ready: bool = False
     draining: bool = False
