@@ -49,6 +49,20 @@ def test_an_unready_pod_tries_its_absent_production_again(tmp_path: Path) -> Non
         pod.wait_ready("v1")
 
 
+def test_an_unready_pod_proves_its_production_again_when_the_node_has_recovered(tmp_path: Path) -> None:
+    """A trial that the node's OOM killer ends is no verdict on what others serve: the pod comes up later."""
+    source = tmp_path / "source"
+    write_classifier(source, "v1")
+    with ServingProcess(tmp_path / "pod", source_uri=source.as_uri()) as pod:
+        pod.flags.write(flags("v1"))
+        os.kill(_trial_of(pod.process.pid), signal.SIGKILL)
+        report = pod.wait_failed("v1", FailureReason.OUT_OF_MEMORY)
+        assert "tried again" in report.versions[0].message
+        pod.wait_ready("v1")
+    states = [line["state"] for line in pod.log if line.get("event") == "version"]
+    assert states == ["Fetching", "Proving", "Failed", "Loading", "Ready"]
+
+
 def test_a_failed_version_is_tried_again_after_it_has_left(tmp_path: Path) -> None:
     """Failed is final while the version is resident; leaving and coming back is another chance."""
     source = tmp_path / "source"

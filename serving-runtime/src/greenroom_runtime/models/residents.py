@@ -38,6 +38,8 @@ _FETCH_FAILURES = frozenset(
     }
 )
 """What another publication, or room on the disk, can cure."""
+_PASSING_FAILURES = _FETCH_FAILURES | {FailureReason.OUT_OF_MEMORY, FailureReason.TRIAL_TIMEOUT}
+"""What time can cure, as on a node whose other pods take its memory or its processors just now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +285,8 @@ class Residents:
         return bundle
 
     async def _prove(self, resident: _Resident, bundle: StoredBundle) -> TrialResult:
-        self._move(resident, VersionState.PROVING)
+        if resident.failure is None or resident.failure.reason in _FETCH_FAILURES:
+            self._move(resident, VersionState.PROVING)
         return await prove(bundle, proof=self.proof)
 
     async def _load(self, resident: _Resident, bundle: StoredBundle) -> LoadedVersion:
@@ -371,7 +374,7 @@ class Residents:
         if failure.reason is FailureReason.CRASHED and resident.crashes <= CRASH_RETRIES:
             delay = CRASHED_BACKOFF.seconds(resident.crashes, chance=self.chance())
             resident.message = f"the production version is tried again, {resident.crashes} of {CRASH_RETRIES}"
-        elif failure.reason in _FETCH_FAILURES and self.production is None:
+        elif failure.reason in _PASSING_FAILURES and self.production is None:
             delay = FAILED_BACKOFF.seconds(resident.attempts, chance=self.chance())
             resident.message = "the pod serves nothing without it, so it is tried again from time to time"
             resident.attempts += 1
