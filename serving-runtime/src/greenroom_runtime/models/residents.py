@@ -176,8 +176,7 @@ class Residents:
                 await self._attend(preparation, resident)
             finally:
                 preparation.cancel()
-                with suppress(asyncio.CancelledError):
-                    await preparation
+                await asyncio.wait({preparation})  # awaited itself, it would swallow the end of this one
 
     def reports(self) -> tuple[VersionReport, ...]:
         """Return where the pod is with each version, production first."""

@@ -1,0 +1,49 @@
+"""The order of preparations, in this process."""
+
+import asyncio
+from pathlib import Path
+
+from greenroom_runtime.contract.config import Proof
+from greenroom_runtime.models.residents import Residents
+from greenroom_runtime.models.store import BundleStore
+from tests.support.serving import DEADLINE_SECONDS, flags
+
+
+class Stubborn:
+    """A source that never answers, and takes its time to be given up."""
+
+    uri = "s3://models"
+
+    def __init__(self) -> None:
+        self.asked, self.given_up = asyncio.Event(), asyncio.Event()
+
+    async def size(self, version: str, path: str) -> int:
+        """Wait until cancelled, and then a second time."""
+        assert version, path
+        self.asked.set()
+        try:
+            await asyncio.Future()
+        finally:
+            self.given_up.set()
+            await asyncio.Future()
+        raise AssertionError
+
+    async def read(self, version: str, path: str, *, start: int, length: int) -> bytes:
+        """Never be asked."""
+        raise AssertionError(version, path, start, length)
+
+
+async def test_an_end_is_heard_while_a_preparation_is_given_up(tmp_path: Path) -> None:
+    """SIGTERM in the moment in which a version leaves ends the process all the same."""
+    source = Stubborn()
+    store = BundleStore(tmp_path, source=source)
+    residents = Residents(store=store, proof=Proof(), pod="pod-0", clock=lambda: 0.0, chance=lambda: 0.0)
+    running = asyncio.create_task(residents.run())
+    residents.obey(flags("v1"))
+    await source.asked.wait()
+    residents.obey(flags("v2"))
+    await source.given_up.wait()
+    running.cancel()
+    await asyncio.wait({running}, timeout=DEADLINE_SECONDS)
+    assert running.cancelled()
+    store.close()
