@@ -11,7 +11,6 @@ export UV := $(CURDIR)/.tools/uv/bin/uv
 # The machine's own Python is used, never a downloaded one.
 export UV_PYTHON_DOWNLOADS := never
 export UV_PYTHON := $(shell command -v $(PYTHON))
-RUN := $(UV) run --locked --no-sync
 CLUSTER_NAME ?= dev
 
 .PHONY: help setup demo test quick lint unit integration e2e crds format
@@ -23,56 +22,56 @@ help: ## show this list
 setup: .venv/.dev ## install everything that developing needs into .venv (uv itself into .tools)
 
 demo: .venv/.demo ## train, package, serve and promote models on this machine: no cluster, no container
-	@$(RUN) python examples/demo.py
+	@.venv/bin/python examples/demo.py
 
 test: lint cluster-build unit e2e ## everything that CI runs, the real cluster included
 
 quick: .venv/.dev ## the inner loop, in seconds: format, lint, and the tests of pure code
-	@$(RUN) ruff format --quiet .
-	@$(RUN) ruff check .
-	@$(RUN) pytest -q tests/contract tests/operator
+	@.venv/bin/ruff format --quiet .
+	@.venv/bin/ruff check .
+	@.venv/bin/pytest -q tests/contract tests/operator
 
 lint: .venv/.dev ## style, types, architecture, and whether generated files are current
 	@echo "== style"
-	@$(RUN) ruff format --check --quiet . || { echo "run: make format"; exit 1; }
-	@$(RUN) ruff check .
+	@.venv/bin/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@.venv/bin/ruff check .
 	@echo "== types"
-	@$(RUN) mypy
-	@$(RUN) mypy tests e2e benchmarks examples
+	@.venv/bin/mypy
+	@.venv/bin/mypy tests e2e benchmarks examples
 	@echo "== architecture"
-	@$(RUN) lint-imports
+	@.venv/bin/lint-imports
 	@echo "== generated files"
-	@$(RUN) python -m greenroom_operator.api.crdgen --check
-	@$(RUN) python -m greenroom_operator.api.crdgen --check --directory charts/greenroom/files/crds
+	@.venv/bin/python -m greenroom_operator.api.crdgen --check
+	@.venv/bin/python -m greenroom_operator.api.crdgen --check --directory charts/greenroom/files/crds
 
 format: .venv/.dev ## format the code, and mend what can be mended without thought
-	@$(RUN) ruff format .
-	@$(RUN) ruff check --fix .
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
 
 unit: .venv/.dev ## tests of the parts, and of the operator against a real kube-apiserver
-	@$(RUN) pytest tests
+	@.venv/bin/pytest tests
 
 e2e: .venv/.dev ## the product's promises, on real pods of a real cluster
-	@$(RUN) pytest e2e
+	@.venv/bin/pytest e2e
 
 crds: .venv/.dev ## write crds/ and the chart's copy anew from the pydantic models
-	@$(RUN) python -m greenroom_operator.api.crdgen
-	@$(RUN) python -m greenroom_operator.api.crdgen --directory charts/greenroom/files/crds
+	@.venv/bin/python -m greenroom_operator.api.crdgen
+	@.venv/bin/python -m greenroom_operator.api.crdgen --directory charts/greenroom/files/crds
 
 cluster-build: .venv/.dev ## build what a cluster is made of, once per machine: some 15 minutes
-	@$(RUN) python -m e2e.cluster build
+	@.venv/bin/python -m e2e.cluster build
 
 cluster: .venv/.dev ## start a real Kubernetes on this machine (CLUSTER_NAME=dev)
-	@$(RUN) python -m e2e.cluster up --name $(CLUSTER_NAME)
+	@.venv/bin/python -m e2e.cluster up --name $(CLUSTER_NAME)
 
 cluster-down: .venv/.dev ## remove it without trace
-	@$(RUN) python -m e2e.cluster down --name $(CLUSTER_NAME)
+	@.venv/bin/python -m e2e.cluster down --name $(CLUSTER_NAME)
 
 cluster-demo: .venv/.dev ## install the chart on such a cluster, serve and promote the example models
-	@$(RUN) python -m e2e.demo --name $(CLUSTER_NAME)
+	@.venv/bin/python -m e2e.demo --name $(CLUSTER_NAME)
 
 bench: .venv/.dev ## measure: apply to ready, alias flip, requests failed
-	@$(RUN) python -m benchmarks.flip
+	@.venv/bin/python -m benchmarks.flip
 
 clean: ## remove what make has made here; a cluster's parts in the user's cache stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

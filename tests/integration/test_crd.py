@@ -117,7 +117,7 @@ def test_the_models_read_what_the_server_sends(deploy: Deploy) -> None:
     )
     assert found.metadata.uid
     assert found.metadata.resource_version
-    assert (found.spec.version, found.spec.drain, found.spec.limits.batch_rows) == ("v2", "5s", 10_000)
+    assert (found.spec.version, found.spec.drain, found.spec.limits.concurrency) == ("v2", "5s", 256)
 
 
 def test_a_status_survives_the_round_trip(deploy: Deploy) -> None:

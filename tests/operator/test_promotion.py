@@ -506,6 +506,18 @@ def test_refused_without_pods_is_not_taken_unproven() -> None:
     assert made.flags.production == "v2"
 
 
+@pytest.mark.parametrize("ready", [True, False])
+def test_retry_of_production_gives_it_another_chance(ready: bool) -> None:  # noqa: FBT001
+    """Pods on which production failed may try again; other bytes are taken only where it serves nobody."""
+    flags = flag_store("v1", pinned=["v1"])
+    pod = pod_view(failed("v1"), ready=ready, flags=flags)
+    made = plan("v1", flags, pod, retry=True)
+
+    assert made.flags.attempt == begun("v1")
+    assert set(made.flags.digests) == ({"v1"} if ready else set())
+    assert made.promotion is None
+
+
 def test_retry_begins_anew() -> None:
     """A person's retry is a new attempt with a new clock, a new scout and no pin."""
     flags = flag_store("v2", pinned=["v2"])

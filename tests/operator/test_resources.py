@@ -236,7 +236,6 @@ CONFIG_CHANGES: list[dict[str, Any]] = [
     {"source": {"uri": "s3://models/other"}},
     {"drain": "6s"},
     {"limits": {"bodyBytes": 2048}},
-    {"limits": {"batchRows": 5}},
     {"limits": {"concurrency": 5}},
     {"verification": {"golden": "Required"}},
     {"progressDeadline": "11m"},

@@ -138,8 +138,6 @@ class Limits(ApiModel):
 
     body_bytes: Annotated[int, Field(ge=1024, le=1024**3)] = _RUNTIME_LIMITS.body_bytes
     """Largest request body in bytes; a larger one is answered with 413. Default 16777216."""
-    batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = _RUNTIME_LIMITS.batch_rows
-    """Most rows of one batch request; more is answered with 413. Default 10000."""
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = _RUNTIME_LIMITS.concurrency
     """Requests that one pod works on at once; more is answered with 429. Default 256."""
 

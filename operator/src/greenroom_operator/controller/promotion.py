@@ -104,7 +104,7 @@ def plan_promotion(world: PromotionInput, *, now: datetime) -> PromotionPlan:
     if world.flags is None:
         return _begin(world)
     if world.flags.production == world.target:
-        plan = _settle(world, world.flags)
+        plan = _settle(world, _try_again(world, world.flags, now=now) if world.retry else world.flags)
     else:
         plan = _advance(world, world.flags, _current(world, now=now), now=now)
     return replace(plan, flags=_pin_digests(plan.flags, world.pods, observed=world.flags))
@@ -255,14 +255,26 @@ def _prepare(world: PromotionInput, flags: FlagStore, *, now: datetime) -> FlagS
     if world.target not in flags.resident:
         # The same versions as in an attempt before would be the same revision: what pods said then
         # would pass for what they say now.
-        attempt = f"{world.target}@{now:%Y%m%dT%H%M%S.%f}"
-        return replace(asked, first=_scout(world.pods), attempt=attempt)
+        return replace(asked, first=_scout(world.pods), attempt=_name_attempt(world.target, now=now))
     if not flags.first:
         return asked
     scout = next((pod for pod in world.pods if pod.name == flags.first), None)
     if scout is None:
         return replace(asked, first=_scout(world.pods))
     return replace(asked, first="" if _is_ready(scout, world.target, flags) else flags.first)
+
+
+def _try_again(world: PromotionInput, flags: FlagStore, *, now: datetime) -> FlagStore:
+    """Give production another chance on pods where it failed, and other bytes where it serves nobody."""
+    attempt = _name_attempt(world.target, now=now)
+    if any(pod.ready for pod in world.pods):
+        return replace(flags, attempt=attempt)
+    digests = {version: pin for version, pin in flags.digests.items() if version != world.target}
+    return replace(flags, attempt=attempt, digests=MappingProxyType(digests))
+
+
+def _name_attempt(version: str, *, now: datetime) -> str:
+    return f"{version}@{now:%Y%m%dT%H%M%S.%f}"
 
 
 def _scout(pods: Sequence[PodView]) -> str:

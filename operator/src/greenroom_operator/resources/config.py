@@ -22,7 +22,6 @@ def build_runtime_config(deployment: ModelDeployment) -> RuntimeConfig:
         drain_seconds=parse_duration(spec.drain).total_seconds(),
         limits=Limits(
             body_bytes=spec.limits.body_bytes,
-            batch_rows=spec.limits.batch_rows,
             concurrency=spec.limits.concurrency,
         ),
         proof=Proof(

@@ -21,8 +21,6 @@ class Limits(ConfigModel):
 
     body_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
     """Largest request body in bytes; a larger one is a 413."""
-    batch_rows: int = Field(default=10_000, gt=0)
-    """Most rows of one ``/predict/batch``; more is a 413."""
     concurrency: int = Field(default=256, gt=0)
     """Requests worked on at once; more is a 429."""
 
