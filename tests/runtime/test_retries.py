@@ -37,6 +37,16 @@ def test_a_silent_source_is_asked_again(tmp_path: Path) -> None:
         pod.wait_ready("v1")
 
 
+def test_a_version_that_waits_for_another_pod_holds_up_no_retry(tmp_path: Path) -> None:
+    """While another pod goes first with v2, this one goes on asking for its production."""
+    with ServingProcess(tmp_path / "pod", source_uri=(tmp_path / "source").as_uri()) as pod:
+        pod.flags.write(flags("v1", "v2", first="pod-1"))
+        pod.wait_until(lambda report: any("tried again" in version.message for version in report.versions))
+        write_classifier(tmp_path / "staging", "v1")
+        (tmp_path / "staging").rename(tmp_path / "source")
+        pod.wait_ready("v1")
+
+
 def test_an_unready_pod_tries_its_absent_production_again(tmp_path: Path) -> None:
     """A pod that serves nothing says that the version is absent, and comes up once it is published."""
     (tmp_path / "source").mkdir()

@@ -226,11 +226,13 @@ class Residents:
 
     async def _wait(self) -> None:
         """Wait for a new document, or until something is to be tried again."""
-        soonest = min(
-            (resident.not_before for resident in self._residents.values() if not resident.loaded), default=0
-        )
-        delay = soonest - self.clock()
-        timeout = delay if 0 < delay < math.inf else None
+        ours = [
+            resident.not_before
+            for resident in self._residents.values()
+            if not resident.loaded and self.flags and self.flags.prepares(resident.name, pod=self.pod)
+        ]
+        soonest = min(ours, default=math.inf)
+        timeout = max(0.0, soonest - self.clock()) if soonest < math.inf else None
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._changed.wait()
