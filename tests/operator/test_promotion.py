@@ -139,6 +139,20 @@ def test_the_scout_gets_traffic_and_reports() -> None:
     assert made.flags.first == "churn-c"
 
 
+def test_pods_are_replaced_before_the_version_is_proven() -> None:
+    """With a new image and a new version at once, it is the new image's pods that prove the version."""
+    flags = flag_store("v2", pinned=["v2"])
+    pod = pod_view("v2", flags=flags)
+    waiting = plan("v3", flags, pod, rolling=True)
+
+    assert waiting.flags == flags
+    assert state_of(waiting) is PromotionState.PREPARING
+    begun_later = plan("v3", flags, pod, promotion=waiting.promotion)
+    assert "v3" in begun_later.flags.resident
+    nobody = pod_view("v2", flags=flags, ready=False)
+    assert "v3" in plan("v3", flags, nobody, rolling=True).flags.resident
+
+
 def test_a_single_pod_prepares_without_a_scout() -> None:
     """Where there is one pod, nobody goes first."""
     flags = flag_store("v2", pinned=["v2"])

@@ -608,23 +608,38 @@ def test_waiting_for_a_predecessor_is_no_event() -> None:
     assert find_transitions(waiting, starting) == []
 
 
+def test_a_pod_that_cannot_switch_is_told() -> None:
+    """A pod that nobody heard when the others proved the version fails it: a person should look."""
+    flags = flag_store("v2", previous="v1")
+    stuck = pod_view(failed("v2"), "v1", name="churn-b", flags=flags, production="v1")
+    observed = observe(pod_view("v2", "v1", flags=flags), stuck, flags=flags)
+    made = plan(flags, attempt("v2", PromotionState.COMMITTING))
+    verdict = judge(observed, made, now=NOW)
+
+    assert verdict.situation is Situation.PROMOTION_REFUSED
+    assert "churn-b cannot serve v2" in verdict.message
+    status = status_of(observed, made)
+    assert status.last_failure is not None
+    assert (status.last_failure.version, status.last_failure.pod) == ("v2", "churn-b")
+
+
 # When to look again
 
 
 @pytest.mark.parametrize(
     ("world", "expected"),
     [
-        ("steady", None),
-        ("complete", None),
-        ("refused", None),
-        ("scaled to zero", None),
+        ("steady", 60.0),
+        ("complete", 60.0),
+        ("refused", 60.0),
+        ("scaled to zero", 60.0),
         ("starting", 5.0),
         ("preparing", 5.0),
         ("committing", 5.0),
     ],
 )
-def test_time_matters_only_where_there_is_a_deadline(world: str, expected: float | None) -> None:
-    """At rest only news wakes the operator."""
+def test_time_matters_most_where_there_is_a_deadline(world: str, expected: float) -> None:
+    """At rest a look each minute notices pods that have gone silent."""
     assert next_look(*WORLDS[world]) == expected
 
 

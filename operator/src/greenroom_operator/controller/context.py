@@ -76,6 +76,17 @@ class Observed:
         )
 
     @property
+    def rolling(self) -> bool:
+        """Whether pods are being replaced, or may have to be for a spec that has not been applied yet."""
+        metadata, status = self.deployment.metadata, self.deployment.status
+        workload = self.workload
+        return (
+            status.observed_generation != metadata.generation
+            or not workload.current
+            or workload.updated < workload.replicas
+        )
+
+    @property
     def ours(self) -> list[Child]:
         """The children that this very ModelDeployment controls."""
         uid = self.deployment.metadata.uid

@@ -76,6 +76,8 @@ class PromotionInput:
     pods: Sequence[PodView] = ()
     wanted: int = 1
     """``spec.replicas``: how many pods there should be."""
+    rolling: bool = False
+    """Whether pods are being, or are about to be, replaced by such of another template."""
     deadline: timedelta = timedelta(minutes=10)
     retry: bool = False
     """A person asked to try a refused version again."""
@@ -206,6 +208,8 @@ def _find_delay(
 def _who_is_missing(world: PromotionInput, flags: FlagStore) -> str:
     if not world.pods:
         return "there is no pod to prove it"
+    if world.target not in flags.resident:
+        return "pods are still being replaced"
     for pod in sorted(world.pods, key=lambda pod: pod.name):
         seen = pod.version(world.target, revision=flags.revision)
         if seen is None:
@@ -252,6 +256,8 @@ def _prepare(world: PromotionInput, flags: FlagStore, *, now: datetime) -> FlagS
     resident = _resident(flags.production, world.target)
     previous = flags.previous if flags.previous in resident else ""
     asked = replace(flags, resident=resident, previous=previous)
+    if world.target not in flags.resident and world.rolling and any(pod.ready for pod in world.pods):
+        return flags  # what the old pods' image makes of the version says nothing about the new one's
     if world.target not in flags.resident:
         # The same versions as in an attempt before would be the same revision: what pods said then
         # would pass for what they say now.

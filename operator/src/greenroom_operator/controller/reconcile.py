@@ -186,6 +186,7 @@ class Reconciler:
             proven=deployment.status.version or "",
             pods=observed.views,
             wanted=deployment.spec.replicas,
+            rolling=observed.rolling,
             deadline=parse_duration(deployment.spec.progress_deadline),
             retry=_asks_for_retry(deployment),
             pins={version.name: version.digest for version in deployment.status.versions if version.digest},

@@ -50,18 +50,17 @@ def judge(observed: Observed, plan: PromotionPlan, *, now: datetime) -> Verdict:
         return Verdict(situation=Situation.SCALED_TO_ZERO, message="spec.replicas is 0: nothing serves")
     if observed.workload.ready == 0:
         return _judge_unserved(observed, plan, now=now)
-    promotion = plan.promotion
-    if promotion is not None and promotion.state is PromotionState.REFUSED:
-        message = _tell_refusal(observed, promotion, production=plan.flags.production)
-        return Verdict(situation=Situation.PROMOTION_REFUSED, message=message)
+    refusal = _tell_refusal(observed, plan) or _tell_stuck(observed, plan)
+    if refusal is not None:
+        return Verdict(situation=Situation.PROMOTION_REFUSED, message=refusal)
     if _nobody_answers(observed):
         message = (
             f"pods serve, but do not answer the operator on port {names.ADMIN_PORT}: "
             "is a NetworkPolicy in the way?"
         )
         return Verdict(situation=Situation.NOT_REPORTING, message=message)
-    if promotion is not None and plan.active:
-        return Verdict(situation=Situation.PROMOTING, message=_tell_promotion(observed, plan, promotion))
+    if plan.promotion is not None and plan.active:
+        return Verdict(situation=Situation.PROMOTING, message=_tell_promotion(observed, plan, plan.promotion))
     return _judge_pods(observed, production=plan.flags.production)
 
 
@@ -152,9 +151,37 @@ def _find_production_failure(observed: Observed, production: str) -> Refusal | N
     return failures[0] if failures and len(failures) == len(reports) else None
 
 
-def _tell_refusal(observed: Observed, promotion: Promotion, *, production: str) -> str:
+def _find_stuck(observed: Observed, plan: PromotionPlan) -> Refusal | None:
+    """Return why a pod that gets traffic does not switch: it was not heard when the others proved it."""
+    for view in sorted(observed.views, key=lambda view: view.name):
+        seen = view.version(plan.flags.production, revision=plan.flags.revision) if view.ready else None
+        if seen is not None and seen.failure is not None:
+            return Refusal(
+                version=seen.name,
+                reason=seen.failure.reason,
+                message=seen.failure.message,
+                pod=view.name,
+                failure=seen.failure,
+            )
+    return None
+
+
+def _tell_stuck(observed: Observed, plan: PromotionPlan) -> str | None:
+    stuck = _find_stuck(observed, plan)
+    if stuck is None:
+        return None
+    return _clip(
+        f"pod {stuck.pod} cannot serve {stuck.version}, and goes on with the version before: "
+        f"{stuck.reason}: {stuck.message}"
+    )
+
+
+def _tell_refusal(observed: Observed, plan: PromotionPlan) -> str | None:
     """Say the same in the pass that refuses and in all that follow, which know it from status."""
-    version, status = promotion.version, observed.deployment.status
+    promotion, status = plan.promotion, observed.deployment.status
+    if promotion is None or promotion.state is not PromotionState.REFUSED:
+        return None
+    version = promotion.version
     if promotion.refusal is not None:
         pod, told = promotion.refusal.pod, (promotion.refusal.reason, promotion.refusal.message)
     else:
@@ -163,13 +190,15 @@ def _tell_refusal(observed: Observed, promotion: Promotion, *, production: str) 
         told = (known.reason or "", known.message or "") if known else ("", "")
     where = f" on pod {pod}" if pod else ""
     why = "".join(f": {part}" for part in told if part)
-    return _clip(f"{version} was refused{where}{why}; {production} goes on serving")
+    return _clip(f"{version} was refused{where}{why}; {plan.flags.production} goes on serving")
 
 
 def _tell_promotion(observed: Observed, plan: PromotionPlan, promotion: Promotion) -> str:
     flags = plan.flags
     if promotion.state is PromotionState.COMMITTING:
         return f"pods are switching to {flags.production}"
+    if promotion.version not in flags.resident:
+        return f"{promotion.version} is proven once pods have been replaced; {flags.production} serves"
     if flags.first:
         return f"{flags.first} proves {promotion.version} before the others; {flags.production} serves"
     waiting = [
@@ -288,6 +317,7 @@ def _build_last_failure(observed: Observed, plan: PromotionPlan, *, now: datetim
     refusal = plan.promotion.refusal if plan.promotion else None
     if refusal is None and observed.workload.ready == 0 and not plan.active:
         refusal = _find_production_failure(observed, plan.flags.production)
+    refusal = refusal or _find_stuck(observed, plan)
     if refusal is None:
         return before
     fresh = plan.promotion is not None and plan.promotion.refusal is refusal
@@ -401,7 +431,7 @@ def _clip(text: str) -> str:
     return text if len(text) <= MESSAGE_MAX else text[: MESSAGE_MAX - 1] + "…"
 
 
-def next_look(observed: Observed, plan: PromotionPlan) -> float | None:
-    """Return the seconds after which time alone may change the verdict; None where only news can."""
+def next_look(observed: Observed, plan: PromotionPlan) -> float:
+    """Return the seconds after which time alone may change the verdict: a deadline, or a pod gone silent."""
     waiting = observed.workload.ready == 0 and observed.deployment.spec.replicas > 0
-    return 5.0 if plan.active or waiting else None
+    return 5.0 if plan.active or waiting else 60.0

@@ -124,7 +124,7 @@ class BundleStore:
         if pinned and digest != pinned:
             message = (
                 f"{BUNDLE_FILE} of {version} is not the one that was proven under this name: publish changed "
-                f"bytes under a new version, or accept them with the action retry/{version}"
+                f"bytes under a new version, or accept them by the action retry/{version}/NOW"
             )
             raise VersionError(
                 FailureReason.DIGEST_CHANGED, message, file=BUNDLE_FILE, expected=pinned, found=digest
