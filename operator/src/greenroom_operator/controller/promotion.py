@@ -49,6 +49,11 @@ class Refusal:
     pod: str = ""
     failure: Failure | None = None
 
+    @classmethod
+    def by_pod(cls, pod: str, *, version: str, failure: Failure) -> "Refusal":
+        """Return the refusal that a pod's failure is."""
+        return cls(version=version, reason=failure.reason, message=failure.message, pod=pod, failure=failure)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
@@ -175,13 +180,7 @@ def _find_failure(world: PromotionInput, flags: FlagStore) -> Refusal | None:
     for pod in sorted(world.pods, key=lambda pod: pod.name):
         seen = pod.version(world.target, revision=flags.revision)
         if seen is not None and seen.state is VersionState.FAILED and seen.failure is not None:
-            return Refusal(
-                version=world.target,
-                reason=seen.failure.reason,
-                message=seen.failure.message,
-                pod=pod.name,
-                failure=seen.failure,
-            )
+            return Refusal.by_pod(pod.name, version=world.target, failure=seen.failure)
         if seen is not None and seen.state is VersionState.READY and not _may_be(seen.digest, pinned):
             return Refusal(
                 version=world.target,

@@ -138,13 +138,7 @@ def _find_production_failure(observed: Observed, production: str) -> Refusal | N
     """Return why no pod serves production, where every pod that reports says that it cannot."""
     reports = [(view, view.report) for view in sorted(observed.views, key=lambda v: v.name) if view.report]
     failures = [
-        Refusal(
-            version=production,
-            reason=seen.failure.reason,
-            message=seen.failure.message,
-            pod=view.name,
-            failure=seen.failure,
-        )
+        Refusal.by_pod(view.name, version=production, failure=seen.failure)
         for view, report in reports
         if (seen := report.version(production)) is not None and seen.failure is not None
     ]
@@ -156,13 +150,7 @@ def _find_stuck(observed: Observed, plan: PromotionPlan) -> Refusal | None:
     for view in sorted(observed.views, key=lambda view: view.name):
         seen = view.version(plan.flags.production, revision=plan.flags.revision) if view.ready else None
         if seen is not None and seen.failure is not None:
-            return Refusal(
-                version=seen.name,
-                reason=seen.failure.reason,
-                message=seen.failure.message,
-                pod=view.name,
-                failure=seen.failure,
-            )
+            return Refusal.by_pod(view.name, version=seen.name, failure=seen.failure)
     return None
 
 

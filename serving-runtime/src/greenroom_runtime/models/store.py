@@ -28,6 +28,7 @@ from greenroom_runtime.contract.bundle import (
     BundleFile,
 )
 from greenroom_runtime.contract.report import FailureReason
+from greenroom_runtime.models.durable import sync_directory, write_synced
 from greenroom_runtime.models.failures import NotARegularFileError, NotInSourceError, VersionError
 from greenroom_runtime.models.source import DirectorySource, Source
 
@@ -135,7 +136,7 @@ class BundleStore:
         await asyncio.to_thread(shutil.rmtree, stage, ignore_errors=True)
         try:
             stage.mkdir()
-            await asyncio.to_thread(_write_synced, stage / BUNDLE_FILE, raw)
+            await asyncio.to_thread(write_synced, stage / BUNDLE_FILE, raw)
             for file in bundle.files:
                 await self._fetch_file(version, file, target=stage / file.path)
             path = await asyncio.to_thread(self._publish, stage, version)
@@ -176,12 +177,12 @@ class BundleStore:
 
     def _publish(self, stage: Path, version: str) -> Path:
         for directory, _, _ in os.walk(stage, topdown=False):
-            _sync_directory(Path(directory))
+            sync_directory(Path(directory))
         path = self._directory / version
         if path.exists():  # damaged, or other bytes than the pinned ones
             shutil.rmtree(path)
         stage.rename(path)
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
         return path
 
     def _refuse_when_full(self, bundle: Bundle) -> None:
@@ -222,7 +223,7 @@ class BundleStore:
     def begin_loading(self, version: str) -> None:
         """Leave a marker that outlives a crash of this process; count how often it was left."""
         attempts = self.crashes(version) + 1
-        _write_synced(self._directory / f"{_LOADING}{version}", str(attempts).encode())
+        write_synced(self._directory / f"{_LOADING}{version}", str(attempts).encode())
 
     def end_loading(self, version: str) -> None:
         """Remove the marker: this process has survived the version."""
@@ -302,17 +303,3 @@ def _append(chunk: bytes, *, output: Callable[[bytes], object], sha256: Callable
 def _sync(descriptor: int, flush: Callable[[], None]) -> None:
     flush()
     os.fsync(descriptor)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        _sync(file.fileno(), file.flush)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from greenroom.packaging.errors import PackagingError, VersionExistsError
 from greenroom_runtime.contract.bundle import BUNDLE_FILE, Bundle, BundleFile
+from greenroom_runtime.models.durable import sync_directory, write_synced
 
 
 def describe(files: Mapping[str, bytes]) -> tuple[BundleFile, ...]:
@@ -52,12 +52,12 @@ def write_bundle(
     try:
         stage.chmod(0o755)
         for path, content in {**files, BUNDLE_FILE: text.encode()}.items():
-            _write_file(stage / path, content)
-        _sync_directory(stage)
+            write_synced(stage / path, content, mode="xb")
+        sync_directory(stage)
         prove(stage)
         check_target(target, overwrite=overwrite)
         _move(stage, target)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
     except OSError as error:
         raise PackagingError(f"cannot write {target}: {error.strerror}: nothing was left behind") from error
     finally:
@@ -77,18 +77,3 @@ def _move(stage: Path, target: Path) -> None:
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
