@@ -1,6 +1,7 @@
 """The door, over real HTTP: what is refused, how it is told, and what is let in."""
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,7 +184,15 @@ def test_schema_describes_this_models_request(pod: ServingProcess) -> None:
     document = httpx2.get(pod.url + "/openapi.json").json()
     body = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["properties"]["features"] == features
-    assert httpx2.get(pod.url + "/docs").status_code == 200
+
+
+def test_the_page_of_the_documentation_needs_no_internet(pod: ServingProcess) -> None:
+    """All that /docs loads comes from the pod itself."""
+    page = httpx2.get(pod.url + "/docs").text
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+    assert len(loaded) >= 2
+    assert all(address.startswith(pod.url) for address in loaded)
+    assert all(httpx2.get(address).status_code == 200 for address in loaded)
 
 
 def test_bad_requests_leave_no_line_in_the_log(pod: ServingProcess) -> None:

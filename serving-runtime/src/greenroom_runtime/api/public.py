@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.telemetry import TelemetryConfig
+from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 
 from greenroom_runtime.api import predict
@@ -49,7 +50,16 @@ def build_public(
     handle_predict: predict.Predict, *, residents: Residents, model: str, version: str
 ) -> Application:
     """Return the ASGI application of the public port."""
-    app = FastAPI(title=f"Greenroom: {model}", version=version, telemetry=NO_TELEMETRY)
+    app = FastAPI(
+        title=f"Greenroom: {model}",
+        version=version,
+        telemetry=NO_TELEMETRY,
+        # FastAPI's own pages load their scripts from the internet, which a cluster need not have.
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    patch_fastapi(app, redirect_from_root_to_docs=False)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(ProblemError, on_problem)
 

@@ -73,6 +73,7 @@ def predict_operation(signature: Signature | None) -> dict[str, Any]:
     }
     return {
         "post": {
+            "tags": ["model"],
             "summary": "Predict from named features",
             "operationId": "predict",
             "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
