@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from greenroom_operator.api.modeldeployment import ModelDeployment
@@ -27,6 +28,11 @@ class Workload:
     """Whether this is about the newest spec."""
     deadline_exceeded: bool = False
     """Whether the newest template did not come up in time."""
+
+    @property
+    def rolling(self) -> bool:
+        """Whether pods of an older template may still be there."""
+        return not self.current or self.updated < self.replicas
 
     @classmethod
     def observe(cls, child: Child | None) -> "Workload":
@@ -54,16 +60,16 @@ class Observed:
     deployment: ModelDeployment
     children: Sequence[Child]
     pods: Sequence[Child]
-    """All its pods, also those on their way out."""
+    """Its pods that are not on their way out."""
     views: Sequence[PodView]
-    """Those that are not, with their reports."""
+    """The same pods in the same order, with their reports."""
 
-    @property
+    @cached_property
     def flags(self) -> FlagStore | None:
         """The flag store as it lies in the cluster; None where there is none or it has been spoilt."""
         return read_flags(self.child("ConfigMap", flags_name(self.deployment)))
 
-    @property
+    @cached_property
     def workload(self) -> Workload:
         """The Deployment's own account of its pods."""
         return Workload.observe(self.child("Deployment", self.deployment.metadata.name))
@@ -79,14 +85,9 @@ class Observed:
     def rolling(self) -> bool:
         """Whether pods are being replaced, or may have to be for a spec that has not been applied yet."""
         metadata, status = self.deployment.metadata, self.deployment.status
-        workload = self.workload
-        return (
-            status.observed_generation != metadata.generation
-            or not workload.current
-            or workload.updated < workload.replicas
-        )
+        return status.observed_generation != metadata.generation or self.workload.rolling
 
-    @property
+    @cached_property
     def ours(self) -> list[Child]:
         """The children that this very ModelDeployment controls."""
         uid = self.deployment.metadata.uid

@@ -198,7 +198,7 @@ class Reconciler:
             known = observed.child(child["kind"], child["metadata"]["name"])
             if known is None:
                 known = await self._find_unwatched(observed, child)
-            fenced = child["metadata"]["name"] == flags_name(observed.deployment) and known is not None
+            fenced = child["metadata"]["name"] == flags_name(observed.deployment)
             version = known["metadata"]["resourceVersion"] if fenced and known is not None else None
             try:
                 await self._writer.apply(child, resource_version=version)
@@ -240,8 +240,7 @@ class Reconciler:
 
     async def _prune(self, observed: Observed, children: Sequence[Mapping[str, Any]]) -> None:
         """Delete what is ours and no longer asked for, once no pod of an older template may start with it."""
-        workload = observed.workload
-        if not workload.current or workload.updated < workload.replicas:
+        if observed.workload.rolling:
             return
         wanted = {(child["kind"], child["metadata"]["name"]) for child in children}
         for child in observed.ours:

@@ -275,7 +275,9 @@ def _build_promotion(observed: Observed, plan: PromotionPlan) -> PromotionStatus
     if promotion is None:
         return None
     known = observed.deployment.status.promotion
-    same = known is not None and known.version == promotion.version and known.state is promotion.state
+    if known is not None and (known.version, known.state) != (promotion.version, promotion.state):
+        known = None
+    counted = None if plan.active else known
     refusal = promotion.refusal
     done = [
         view
@@ -287,10 +289,10 @@ def _build_promotion(observed: Observed, plan: PromotionPlan) -> PromotionStatus
         version=promotion.version,
         state=promotion.state,
         start_time=format_timestamp(promotion.started),
-        pods_ready=known.pods_ready if same and known and not plan.active else len(done),
-        pods_total=known.pods_total if same and known and not plan.active else len(observed.views),
-        reason=refusal.reason if refusal else (known.reason if same and known else None),
-        message=_clip(refusal.message) if refusal else (known.message if same and known else None),
+        pods_ready=counted.pods_ready if counted else len(done),
+        pods_total=counted.pods_total if counted else len(observed.views),
+        reason=refusal.reason if refusal else (known.reason if known else None),
+        message=_clip(refusal.message) if refusal else (known.message if known else None),
     )
 
 

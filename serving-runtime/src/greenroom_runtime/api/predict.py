@@ -71,7 +71,7 @@ class Predict:
             self._running += 1
             try:
                 body = await self._body(scope, headers, receive)
-                loaded = self._production()
+                loaded = find_production(self.residents)
                 version = loaded.name
                 extra = [(_VERSION_HEADER, version.encode()), (_REASON_HEADER, _REASON_DEFAULT)]
                 answer = await self._answer(loaded, body, request_id=request_id)
@@ -138,18 +138,6 @@ class Predict:
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def _production(self) -> LoadedVersion:
-        loaded = self.residents.production
-        if loaded is None:
-            detail = f"no version serves: {self.residents.waiting_for()}"
-            raise ProblemError(
-                status=HTTPStatus.SERVICE_UNAVAILABLE,
-                kind="not-ready",
-                detail=detail,
-                headers={"Retry-After": "5"},
-            )
-        return loaded
-
     async def _answer(self, loaded: LoadedVersion, body: bytes, *, request_id: str) -> bytes:
         features = _features(body)
         findings = loaded.session.door.findings(features, known=self.residents.known_features)
@@ -182,6 +170,19 @@ class Predict:
             ) from error
         self.metrics.inferred(loaded.name, seconds=self.clock() - started)
         return prediction
+
+
+def find_production(residents: Residents) -> LoadedVersion:
+    """Return the version that answers now; a 503 that says what it waits for where none does."""
+    if residents.production is None:
+        detail = f"no version serves: {residents.waiting_for()}"
+        raise ProblemError(
+            status=HTTPStatus.SERVICE_UNAVAILABLE,
+            kind="not-ready",
+            detail=detail,
+            headers={"Retry-After": "5"},
+        )
+    return residents.production
 
 
 def _features(body: bytes) -> Mapping[str, Any]:

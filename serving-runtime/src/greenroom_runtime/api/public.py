@@ -65,14 +65,7 @@ def build_public(
 
     @app.get("/schema", summary="JSON Schema of the request", tags=["model"])
     async def schema() -> Response:
-        loaded = residents.production
-        if loaded is None:
-            raise ProblemError(
-                status=HTTPStatus.SERVICE_UNAVAILABLE,
-                kind="not-ready",
-                detail=f"no version serves: {residents.waiting_for()}",
-                headers={"Retry-After": "5"},
-            )
+        loaded = predict.find_production(residents)
         return JSONResponse(request_schema(loaded.session.bundle.signature))
 
     generate = app.openapi
