@@ -34,11 +34,19 @@ class Feature(BundleModel):
     null_as: str = ""
     """What the exported graph takes for a missing string."""
     categories: tuple[str, ...] | None = None
-    """The categories seen in training, for people and for schemas; others are accepted all the same."""
+    """The categories seen in training."""
+    unseen: Literal["Accept", "Refuse"] = "Accept"
+    """What the door does with a text that is none of ``categories``."""
     minimum: float | None = None
-    """Smallest value seen in training; informative."""
+    """Smallest value seen in training."""
     maximum: float | None = None
-    """Largest value seen in training; informative."""
+    """Largest value seen in training."""
+    outside: Literal["Accept", "Refuse"] = "Accept"
+    """What the door does with a number below ``minimum`` or above ``maximum``."""
+    not_finite: bool = False
+    """Whether NaN and the infinities are values; JSON has none, the Open Inference Protocol has."""
+    sensitive: bool = False
+    """Whether the prediction log may not show its values."""
 
 
 class Tensor(BundleModel):
@@ -59,6 +67,15 @@ class Outputs(BundleModel):
     """Name of the graph output with class probabilities, shape [rows, classes]; None for regressors."""
     classes: tuple[Value, ...] | None = None
     """The labels in the order of the probabilities' columns; None for regressors."""
+    preprocessed: str | None = None
+    """Name of the graph output with the preprocessed features, shape [rows, columns]; for golden replay."""
+
+
+class Batching(BundleModel):
+    """How requests may share a run of the model."""
+
+    max_rows: int = Field(default=64, ge=1, le=65536)
+    """Most rows in one run; 1 keeps every request alone, as a graph with a fixed first dimension needs."""
 
 
 class Signature(BundleModel):
@@ -121,6 +138,7 @@ class Bundle(BundleModel):
     parity: Parity | None = None
     warmup: tuple[dict[str, Value], ...] = ()
     """Rows of raw features to warm the session with."""
+    batching: Batching = Batching()
 
 
 class GoldenSample(BundleModel):
@@ -130,3 +148,5 @@ class GoldenSample(BundleModel):
     prediction: Value
     probabilities: tuple[float, ...] | None = None
     """In the order of ``outputs.classes``."""
+    preprocessed: tuple[Value, ...] | None = None
+    """What the model itself was given, in the order of the columns of ``outputs.preprocessed``."""

@@ -23,6 +23,8 @@ class Limits(ConfigModel):
     """Largest request body in bytes; a larger one is a 413."""
     concurrency: int = Field(default=256, gt=0)
     """Requests worked on at once; more is a 429."""
+    batch_rows: int = Field(default=10_000, gt=0)
+    """Most rows in one request to ``/predict/batch`` or ``/v2/…/infer``; more is a 413."""
 
 
 class Proof(ConfigModel):
@@ -34,6 +36,22 @@ class Proof(ConfigModel):
     """How long the trial process may take before it is killed and the version is Failed."""
     memory_limit_bytes: int | None = Field(default=None, gt=0)
     """The container's memory limit; None where there is none, and then no version is refused for its size."""
+
+
+class PredictionLog(ConfigModel):
+    """Where the records of predictions go."""
+
+    sink: Literal["Files", "Stdout", "Http", "ObjectStore"] = "Files"
+    percent: float = Field(default=100.0, ge=0, le=100)
+    """Share of the predictions that are recorded, chosen by request id; errors are recorded all the same."""
+    uri: str = ""
+    """Where an ``Http`` sink posts (``https://…``), or where an ``ObjectStore`` puts segments (``s3://…``)."""
+    directory: str = names.PREDICTIONS_DIR
+    """Holds the segments: the log itself for ``Files``, else what waits to be sent."""
+    max_disk_bytes: int = Field(default=1024**3, gt=0)
+    """What the segments may take of the disk."""
+    sensitive: Literal["Hash", "Omit"] = "Hash"
+    """What becomes of the features that the signature marks as sensitive."""
 
 
 class RuntimeConfig(ConfigModel):
@@ -55,6 +73,8 @@ class RuntimeConfig(ConfigModel):
     """How long after SIGTERM the process goes on answering, with ``Connection: close``."""
     limits: Limits = Limits()
     proof: Proof = Proof()
+    prediction_log: PredictionLog | None = None
+    """None keeps no log."""
 
     def to_json(self) -> str:
         """Return the canonical text that goes into the ConfigMap."""

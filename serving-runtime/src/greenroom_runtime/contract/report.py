@@ -81,6 +81,22 @@ class VersionReport(ReportModel):
     failure: Failure | None = None
 
 
+class LogReport(ReportModel):
+    """The prediction log's accounts: of all predictions so far, what became of their records.
+
+    ``logged + dropped + sampled_out + pending`` is their number.
+    """
+
+    logged: int = Field(default=0, ge=0)
+    """Synced to disk, written to stdout, or acknowledged by the receiver."""
+    dropped: int = Field(default=0, ge=0)
+    """Lost: the queue was full, the disk was, or the receiver was away for too long."""
+    sampled_out: int = Field(default=0, ge=0)
+    pending: int = Field(default=0, ge=0)
+    error: str = Field(default="", max_length=512)
+    """What the sink complains of; empty while it is well."""
+
+
 class PodReport(ReportModel):
     """The state of one serving process, as it sees itself."""
 
@@ -102,6 +118,10 @@ class PodReport(ReportModel):
     """Prediction requests answered since the process started, errors included."""
     errors: int = Field(default=0, ge=0)
     """Those answered with a 5xx."""
+    fallbacks: int = Field(default=0, ge=0)
+    """Those that production answered although the user should have had another version."""
+    prediction_log: LogReport | None = None
+    """None where no log is kept."""
 
     def version(self, name: str) -> VersionReport | None:
         """Return what it says of one version, None when it says nothing."""

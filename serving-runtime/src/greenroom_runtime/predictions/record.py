@@ -1,0 +1,45 @@
+"""What is recorded of one prediction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from greenroom_runtime.contract.bundle import Value
+
+
+@dataclass(slots=True)
+class Record:
+    """One prediction, answered or refused, as the request path hands it over.
+
+    Nothing is copied or spelled out here: that is the log's own thread's work. So whoever hands a record
+    over does not change its parts afterwards.
+    """
+
+    id: str
+    """The request's; ``id/3`` for the row with index 3 of a batch."""
+    time: float
+    """When it was answered, in seconds since 1970, UTC."""
+    version: str
+    """Empty where none was chosen."""
+    role: str
+    """``production``, ``rollout``, or empty where no version was chosen."""
+    reason: str
+    """Why that version: ``default``, ``rule:beta``, ``percentage``, ``fallback``, ``path``, or empty."""
+    entity: str
+    """The request's sticky key, or empty."""
+    features: Mapping[str, Any] | None
+    """As the model was given them; None where the request had none that could be read."""
+    feature_source: str
+    status: int
+    """The HTTP status of this row's answer."""
+    latency_ms: float
+    prediction: Value = None
+    probabilities: Sequence[float] | None = None
+    classes: Sequence[Value] | None = None
+    """The labels of the probabilities."""
+    error: str = ""
+    """What was answered instead of a prediction; it holds no feature's value."""
+    sensitive: frozenset[str] = frozenset()
+    """The features whose values may not be shown."""
+    known: frozenset[str] | None = None
+    """Where set, features that are not among these are left out: nobody knows whether they are sensitive."""
