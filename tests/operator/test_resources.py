@@ -237,6 +237,7 @@ CONFIG_CHANGES: list[dict[str, Any]] = [
     {"drain": "6s"},
     {"limits": {"bodyBytes": 2048}},
     {"limits": {"concurrency": 5}},
+    {"limits": {"batchRows": 5}},
     {"verification": {"golden": "Required"}},
     {"progressDeadline": "11m"},
     {"resources": {"limits": {"memory": "1Gi"}}},

@@ -140,6 +140,9 @@ class Limits(ApiModel):
     """Largest request body in bytes; a larger one is answered with 413. Default 16777216."""
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = _RUNTIME_LIMITS.concurrency
     """Requests that one pod works on at once; more is answered with 429. Default 256."""
+    batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = _RUNTIME_LIMITS.batch_rows
+    """Most rows in one request to /predict/batch or to an infer path of the Open Inference Protocol; more is
+    answered with 413. Default 10000."""
 
 
 class Verification(ApiModel):

@@ -23,6 +23,7 @@ def build_runtime_config(deployment: ModelDeployment) -> RuntimeConfig:
         limits=Limits(
             body_bytes=spec.limits.body_bytes,
             concurrency=spec.limits.concurrency,
+            batch_rows=spec.limits.batch_rows,
         ),
         proof=Proof(
             golden=spec.verification.golden.value,
