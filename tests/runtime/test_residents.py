@@ -4,7 +4,9 @@ import asyncio
 from pathlib import Path
 
 from greenroom_runtime.contract.config import Proof
+from greenroom_runtime.models.batching import Batcher
 from greenroom_runtime.models.residents import Residents
+from greenroom_runtime.models.session import ModelSession
 from greenroom_runtime.models.store import BundleStore
 from tests.support.serving import DEADLINE_SECONDS, flags
 
@@ -33,11 +35,22 @@ class Stubborn:
         raise AssertionError(version, path, start, length)
 
 
+def _load_nothing(version: str, session: ModelSession, row_seconds: float) -> Batcher:
+    raise AssertionError(version, session, row_seconds)
+
+
 async def test_an_end_is_heard_while_a_preparation_is_given_up(tmp_path: Path) -> None:
     """SIGTERM in the moment in which a version leaves ends the process all the same."""
     source = Stubborn()
     store = BundleStore(tmp_path, source=source)
-    residents = Residents(store=store, proof=Proof(), pod="pod-0", clock=lambda: 0.0, chance=lambda: 0.0)
+    residents = Residents(
+        store=store,
+        proof=Proof(),
+        pod="pod-0",
+        clock=lambda: 0.0,
+        chance=lambda: 0.0,
+        batcher=_load_nothing,
+    )
     running = asyncio.create_task(residents.run())
     residents.obey(flags("v1"))
     await source.asked.wait()

@@ -134,8 +134,8 @@ def test_metrics_count_requests_by_version_and_code(source: Path, tmp_path: Path
         pod.predict(CLASSIFIER_ROWS[0])
         pod.predict({})
         text = httpx2.get(pod.admin_url + names.METRICS_PATH).text
-        assert 'greenroom_requests_total{code="200",version="v1"} 1.0' in text
-        assert 'greenroom_requests_total{code="422",version="v1"} 1.0' in text
+        assert 'greenroom_requests_total{code="200",role="production",version="v1"} 1.0' in text
+        assert 'greenroom_requests_total{code="422",role="production",version="v1"} 1.0' in text
         assert 'greenroom_version_state{state="Ready",version="v1"} 1.0' in text
         assert f'greenroom_flags_info{{revision="{document.revision}"}} 1.0' in text
         assert "greenroom_swaps_total 1.0" in text

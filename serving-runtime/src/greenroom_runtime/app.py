@@ -1,12 +1,15 @@
 """One serving process: two HTTP servers, the flag file's watcher and the versions that it holds."""
 
 import asyncio
+import os
 import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 
@@ -14,12 +17,17 @@ import structlog
 import uvicorn
 
 from greenroom_runtime.api.admin import build_admin
-from greenroom_runtime.api.predict import Predict
-from greenroom_runtime.api.public import Application, build_public
+from greenroom_runtime.api.exchange import Admission, Application, Endpoint, Reply, Request
+from greenroom_runtime.api.predict import BATCH_PATH, PATH, Predict, PredictBatch
+from greenroom_runtime.api.predictor import Predictor
+from greenroom_runtime.api.public import build_public
 from greenroom_runtime.contract.config import RuntimeConfig
+from greenroom_runtime.contract.flags import FlagStore
 from greenroom_runtime.contract.report import PodReport
 from greenroom_runtime.metrics import Metrics
+from greenroom_runtime.models.batching import Batcher
 from greenroom_runtime.models.residents import LoadedVersion, Residents
+from greenroom_runtime.models.session import ModelSession
 from greenroom_runtime.models.source import open_source
 from greenroom_runtime.models.store import BundleStore
 from greenroom_runtime.routing.flag_file import FlagFile
@@ -68,6 +76,9 @@ class Runtime:
         self.settings = settings
         self.metrics = Metrics()
         self.draining = False
+        threads = len(os.sched_getaffinity(0))
+        self.inference = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        self._threads = threads
         self.store = BundleStore(
             Path(config.models_dir), source=open_source(config.source_uri, environment=settings.environment)
         )
@@ -77,10 +88,12 @@ class Runtime:
             pod=settings.pod,
             clock=time.monotonic,
             chance=random.random,
+            batcher=self._batcher,
             on_swap=self._count_swap,
             on_departure=self.metrics.forget,
         )
-        self.flag_file = FlagFile(path=Path(config.flags_path), on_document=self.residents.obey)
+        self.predictor = Predictor(model=config.name, residents=self.residents, metrics=self.metrics)
+        self.flag_file = FlagFile(path=Path(config.flags_path), on_document=self._obey)
         self.metrics.observe_state(self.report)
 
     def report(self) -> PodReport:
@@ -97,19 +110,15 @@ class Runtime:
             versions=residents.reports()[:_MAX_VERSIONS],
             requests=self.metrics.counts.requests,
             errors=self.metrics.counts.errors,
+            fallbacks=self.metrics.counts.fallbacks,
         )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain and return; raises when a part of it fails."""
         stop = _signalled()  # first of all: process 1 of a container ignores what it does not handle
-        predict = Predict(
-            model=self.config.name, residents=self.residents, limits=self.config.limits, metrics=self.metrics
-        )
+        admission = Admission(limits=self.config.limits)
         public = build_public(
-            predict,
-            residents=self.residents,
-            model=self.config.name,
-            version=distribution_version("greenroom"),
+            self._endpoints(admission), predictor=self.predictor, version=distribution_version("greenroom")
         )
         admin = build_admin(
             residents=self.residents,
@@ -128,12 +137,16 @@ class Runtime:
                     http_port=http_socket.getsockname()[1],
                     admin_port=admin_socket.getsockname()[1],
                 )
-                await self._work_until_told(stop, [http, internal])
+                await self._work_until_told(stop, [http, internal], admission)
+        self.inference.shutdown(wait=False, cancel_futures=True)
         self.store.close()
         log.info("ended")
 
-    async def _work_until_told(self, stop: asyncio.Future[None], servers: list[Server]) -> None:
-        async with _alongside(self.flag_file.watch(), self.residents.run()) as failed:
+    async def _work_until_told(
+        self, stop: asyncio.Future[None], servers: list[Server], admission: Admission
+    ) -> None:
+        works = (self.flag_file.watch(), self.residents.run(), admission.sweep())
+        async with _alongside(*works) as failed:
             await asyncio.wait({stop, failed}, return_when=asyncio.FIRST_COMPLETED)
             if failed.done():
                 failed.result()
@@ -149,6 +162,28 @@ class Runtime:
         again = _signalled()
         await asyncio.wait({again}, timeout=seconds)
         again.cancel()
+
+    def _endpoints(self, admission: Admission) -> dict[str, Application]:
+        predict = Predict(predictor=self.predictor)
+        batch = PredictBatch(predictor=self.predictor, limits=self.config.limits)
+        answers: dict[str, Callable[[Request], Awaitable[Reply]]] = {PATH: predict, BATCH_PATH: batch}
+        return {
+            path: Endpoint(answer=answer, admission=admission, refusals=self.predictor)
+            for path, answer in answers.items()
+        }
+
+    def _obey(self, flags: FlagStore) -> None:
+        self.predictor.obey(flags)
+        self.residents.obey(flags)
+
+    def _batcher(self, version: str, session: ModelSession, row_seconds: float) -> Batcher:
+        return Batcher(
+            session=session,
+            row_seconds=row_seconds,
+            executor=self.inference,
+            threads=self._threads,
+            on_run=partial(self.metrics.ran, version),
+        )
 
     def _count_swap(self, _: LoadedVersion) -> None:
         self.metrics.swaps.inc()

@@ -1,34 +1,73 @@
-"""What Prometheus sees. Labels are resident versions and status codes: both bounded."""
+"""What Prometheus sees. Labels are resident versions, roles and status codes: all bounded.
+
+Counted in plain integers on the request path, since a labelled metric object costs as much as the door;
+spelled out only when somebody scrapes.
+"""
 
 import platform
+import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version as distribution_version
 
-from prometheus_client import (
-    GC_COLLECTOR,
-    PLATFORM_COLLECTOR,
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, CollectorRegistry, Counter, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
 )
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from greenroom_runtime.contract.report import PodReport, VersionState
+from greenroom_runtime.models.batching import Run
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SECONDS = tuple(0.0001 * 2.0**power for power in range(18))
+"""0.1 ms to 13 s, each bound twice the one before: the bounds of a native histogram of schema 0."""
+_ROWS = tuple(2.0**power for power in range(11))
 _SERVER_ERROR = 500
+DEPARTED = "departed"
+"""The version under which the requests of those that have left are counted on, so that no sum ever falls."""
 
 
 @dataclass(kw_only=True)
 class Counts:
-    """Prediction requests since the process started, for the report."""
+    """Predictions since the process started, for the report."""
 
     requests: int = 0
     errors: int = 0
+    fallbacks: int = 0
+
+
+@dataclass(slots=True)
+class _Histogram:
+    bounds: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+    total: float = 0.0
+    exemplars: dict[int, Exemplar] = field(default_factory=dict)
+    """The newest traced observation of each bucket."""
+
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> int:
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
+        self.total += value
+        return bucket
+
+    def add_to(self, family: HistogramMetricFamily, *, labels: tuple[str, ...]) -> None:
+        buckets: list[tuple[str, float, Exemplar | None]] = []
+        below = 0
+        for place, (bound, count) in enumerate(zip((*self.bounds, float("inf")), self.counts, strict=True)):
+            below += count
+            text = "+Inf" if bound == float("inf") else f"{bound:g}"
+            buckets.append((text, below, self.exemplars.get(place)))
+        family.add_metric(labels, buckets=buckets, sum_value=self.total)  # type: ignore[arg-type]
 
 
 class Metrics:
@@ -37,61 +76,109 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.counts = Counts()
-        self._codes: dict[str, set[int]] = {}
-        self._requests = Counter(
-            "greenroom_requests",
-            "Prediction requests answered, by version (empty when none was chosen) and status code",
-            ["version", "code"],
-            registry=self.registry,
-        )
-        self._latency = Histogram(
-            "greenroom_request_duration_seconds",
-            "From the request's head to its answer",
-            ["version"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._inference = Histogram(
-            "greenroom_inference_duration_seconds",
-            "Time in the model alone",
-            ["version"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
+        self.requests: dict[tuple[str, str, int], int] = {}
+        """By version (empty where none was chosen), role and status code."""
+        self.latency: dict[tuple[str, str], _Histogram] = {}
+        self.runs: dict[str, tuple[_Histogram, _Histogram, _Histogram]] = {}
+        """By version: seconds in the model, seconds in the queue, rows in a run."""
         self.swaps = Counter(
             "greenroom_swaps", "How often another version became production", registry=self.registry
         )
         ProcessCollector(registry=self.registry)
         self.registry.register(GC_COLLECTOR)
         self.registry.register(PLATFORM_COLLECTOR)
+        self.registry.register(_PredictionCollector(self))
 
     def observe_state(self, report: Callable[[], PodReport]) -> None:
         """Expose the pod's report as gauges, read at each scrape."""
         self.registry.register(_StateCollector(report))
 
-    def answered(self, version: str, *, code: int, seconds: float) -> None:
-        """Count one answered prediction request."""
+    def answered(self, version: str, role: str, *, code: int, seconds: float, trace_id: str = "") -> None:
+        """Count one row that was answered or refused; a traced one becomes an exemplar."""
         self.counts.requests += 1
         if code >= _SERVER_ERROR:
             self.counts.errors += 1
-        self._codes.setdefault(version, set()).add(code)
-        self._requests.labels(version, str(code)).inc()
-        self._latency.labels(version).observe(seconds)
+        series = (version, role, code)
+        self.requests[series] = self.requests.get(series, 0) + 1
+        histogram = self.latency.get((version, role))
+        if histogram is None:
+            histogram = self.latency[version, role] = _Histogram(_SECONDS)
+        bucket = histogram.observe(seconds)
+        if trace_id:
+            histogram.exemplars[bucket] = Exemplar({"trace_id": trace_id}, seconds, time.time())
 
-    def inferred(self, version: str, *, seconds: float) -> None:
-        """Count one run of the model."""
-        self._inference.labels(version).observe(seconds)
+    def ran(self, version: str, run: Run) -> None:
+        """Count one run of a model."""
+        histograms = self.runs.get(version)
+        if histograms is None:
+            histograms = self.runs[version] = (_Histogram(_SECONDS), _Histogram(_SECONDS), _Histogram(_ROWS))
+        inference, queue, rows = histograms
+        inference.observe(run.seconds)
+        rows.observe(run.rows)
+        for seconds in run.queued:
+            queue.observe(seconds)
 
     def forget(self, version: str) -> None:
-        """Drop the series of a version that has left."""
-        for code in self._codes.pop(version, ()):
-            self._requests.remove(version, str(code))
-        self._latency.remove_by_labels({"version": version})
-        self._inference.remove_by_labels({"version": version})
+        """Drop the series of a version that has left; its requests are counted on as ``departed``."""
+        for name, role, code in [series for series in self.requests if series[0] == version]:
+            departed = (DEPARTED, role, code)
+            self.requests[departed] = self.requests.get(departed, 0) + self.requests.pop((name, role, code))
+        for series in [series for series in self.latency if series[0] == version]:
+            del self.latency[series]
+        self.runs.pop(version, None)
 
-    def exposition(self) -> bytes:
-        """Return the text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return what Prometheus scrapes and its content type, in the format that it asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+
+class _PredictionCollector(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        metrics = self._metrics
+        requests = CounterMetricFamily(
+            "greenroom_requests",
+            "Predictions answered or refused, by version (empty when none was chosen), role and status code",
+            labels=["version", "role", "code"],
+        )
+        for (version, role, code), count in metrics.requests.items():
+            requests.add_metric([version, role, str(code)], count)
+        yield requests
+        latency = HistogramMetricFamily(
+            "greenroom_request_duration_seconds",
+            "From the request's head to its answer",
+            labels=["version", "role"],
+        )
+        for labels, histogram in metrics.latency.items():
+            histogram.add_to(latency, labels=labels)
+        yield latency
+        yield CounterMetricFamily(
+            "greenroom_fallbacks",
+            "Predictions that production made although the user should have had another version",
+            value=metrics.counts.fallbacks,
+        )
+        yield from self._runs()
+
+    def _runs(self) -> Iterator[Metric]:
+        families = (
+            HistogramMetricFamily(
+                "greenroom_inference_duration_seconds", "One run of the model", labels=["version"]
+            ),
+            HistogramMetricFamily(
+                "greenroom_queue_duration_seconds", "How long a row waited for its run", labels=["version"]
+            ),
+            HistogramMetricFamily("greenroom_batch_rows", "Rows that shared a run", labels=["version"]),
+        )
+        for version, histograms in self._metrics.runs.items():
+            for family, histogram in zip(families, histograms, strict=True):
+                histogram.add_to(family, labels=(version,))
+        yield from families
 
 
 class _StateCollector(Collector):

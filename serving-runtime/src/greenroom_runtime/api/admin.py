@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from http import HTTPStatus
 
-from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from greenroom_runtime.api.errors import ProblemError
@@ -52,8 +51,9 @@ def build_admin(
         return Response(encode_report(pod()), media_type="application/json")
 
     @app.get(names.METRICS_PATH)
-    async def tell_metrics() -> Response:
-        return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def tell_metrics(request: Request) -> Response:
+        content, content_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": content_type})
 
     return app
 

@@ -21,16 +21,27 @@ class ProblemError(Exception):
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further members of the document."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    counted: bool = False
+    """Whether it is in the metrics and in the prediction log already."""
 
-    def body(self, *, request_id: str = "") -> bytes:
-        """Return the JSON document."""
-        document = {
+    @property
+    def record(self) -> str:
+        """Return what the prediction log may keep of it."""
+        return f"{self.kind}: {self.detail}"
+
+    def document(self) -> dict[str, Any]:
+        """Return its members."""
+        return {
             "type": f"urn:greenroom:problem:{self.kind}",
             "title": self.status.phrase,
             "status": self.status.value,
             "detail": self.detail,
             **self.extra,
         }
+
+    def body(self, *, request_id: str = "") -> bytes:
+        """Return the JSON document."""
+        document = self.document()
         if request_id:
             document["request_id"] = request_id
         return orjson.dumps(document)

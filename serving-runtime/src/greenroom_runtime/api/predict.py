@@ -1,254 +1,189 @@
-"""``POST /predict``: a bare ASGI callable, since this is the path that every prediction takes."""
+"""``POST /predict`` and ``POST /predict/batch``: named features in, predictions out."""
 
-import asyncio
-import math
-import os
-import re
-import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import orjson
-import structlog
 
-from greenroom_runtime.api.errors import CONTENT_TYPE, ProblemError
+from greenroom_runtime.api.errors import ProblemError
+from greenroom_runtime.api.exchange import Headers, Reply, Request
+from greenroom_runtime.api.predictor import SOURCE_REQUEST, Answer, Asked, Predictor
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import Limits
-from greenroom_runtime.metrics import Metrics
-from greenroom_runtime.models.door import Finding
-from greenroom_runtime.models.residents import LoadedVersion, Residents
-from greenroom_runtime.models.session import Prediction
-
-log = structlog.get_logger(__name__)
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 PATH = "/predict"
+BATCH_PATH = "/predict/batch"
 MEMBERS = frozenset({"features", "user_id", "context"})
-_BODY_SECONDS = 30.0
-"""How long a client may take to send its body."""
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_MAX_FINDINGS = 1000
-_REASON_DEFAULT = b"default"
-_ID_HEADER = names.HEADER_REQUEST_ID.lower().encode()
+BATCH_MEMBERS = frozenset({"rows", "columns", "user_id", "user_ids", "context"})
 _VERSION_HEADER = names.HEADER_VERSION.lower().encode()
 _REASON_HEADER = names.HEADER_REASON.lower().encode()
-
-
-class ClientGoneError(Exception):
-    """The client left before its request was whole: there is nobody to answer."""
+_FEATURE_SOURCE = (names.HEADER_FEATURE_SOURCE.lower().encode(), SOURCE_REQUEST.encode())
+_NO_CONTEXT: Mapping[str, Any] = {}
+_JSON_OPTIONS = orjson.OPT_NON_STR_KEYS
 
 
 @dataclass(kw_only=True)
 class Predict:
-    """Answers prediction requests with the production version."""
+    """Answers one row."""
 
-    model: str
-    residents: Residents
+    predictor: Predictor
+
+    async def __call__(self, request: Request) -> Reply:
+        """Return the prediction; ProblemError where there is none."""
+        asked, features = _parse(request)
+        answer = await self.predictor.answer_row(asked, features)
+        document = _spell(answer)
+        document["model"] = self.predictor.model
+        document["version"] = answer.version.name
+        document["request_id"] = request.id
+        return Reply(orjson.dumps(document, option=_JSON_OPTIONS), answer_headers(answer))
+
+
+@dataclass(kw_only=True)
+class PredictBatch:
+    """Answers many rows, each for itself."""
+
+    predictor: Predictor
     limits: Limits
-    metrics: Metrics
-    clock: Callable[[], float] = time.perf_counter
-    _running: int = 0
-    _failing: set[str] = field(default_factory=set)
-    """Versions whose failures are in the log already."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        started = self.clock()
-        headers = dict(scope["headers"])
-        request_id = _request_id(headers)
-        version = ""
-        extra: Headers = []
-        try:
-            if self._running >= self.limits.concurrency:
-                raise _too_many(self.limits.concurrency)
-            self._running += 1
-            try:
-                body = await self._body(scope, headers, receive)
-                loaded = find_production(self.residents)
-                version = loaded.name
-                extra = [(_VERSION_HEADER, version.encode()), (_REASON_HEADER, _REASON_DEFAULT)]
-                answer = await self._answer(loaded, body, request_id=request_id)
-            finally:
-                self._running -= 1
-            status, content_type = HTTPStatus.OK, "application/json"
-        except ProblemError as problem:
-            status, content_type, answer = problem.status, CONTENT_TYPE, problem.body(request_id=request_id)
-            extra += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
-        except ClientGoneError:
-            return
-        self.metrics.answered(version, code=status.value, seconds=self.clock() - started)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status.value,
-                "headers": [
-                    (b"content-type", content_type.encode()),
-                    (b"content-length", str(len(answer)).encode()),
-                    (_ID_HEADER, request_id.encode()),
-                    *extra,
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": answer})
-
-    async def _body(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        if scope["method"] != "POST":
-            detail = f"{PATH} answers POST, not {scope['method']}"
-            raise ProblemError(
-                status=HTTPStatus.METHOD_NOT_ALLOWED, kind="method", detail=detail, headers={"Allow": "POST"}
-            )
-        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
-        if encoding != "identity":
-            detail = f"the body is encoded as {encoding!r}: send it as it is"
-            raise ProblemError(status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE, kind="encoding", detail=detail)
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self.limits.body_bytes:
-            raise _too_large(self.limits.body_bytes)
-        try:
-            async with asyncio.timeout(_BODY_SECONDS):
-                return await self._receive(receive)
-        except TimeoutError:
-            detail = f"the body was not here after {_BODY_SECONDS:g} s"
-            raise ProblemError(
-                status=HTTPStatus.REQUEST_TIMEOUT,
-                kind="timeout",
-                detail=detail,
-                headers={"Connection": "close"},
-            ) from None
-
-    async def _receive(self, receive: Receive) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size > self.limits.body_bytes:
-                raise _too_large(self.limits.body_bytes)
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    async def _answer(self, loaded: LoadedVersion, body: bytes, *, request_id: str) -> bytes:
-        features = _features(body)
-        findings = loaded.session.door.findings(features, known=self.residents.known_features)
-        if findings:
-            raise _unfit(findings)
-        prediction = await self._infer(loaded, features)
-        labels = loaded.session.bundle.signature.outputs.classes
-        answer: dict[str, Any] = {"prediction": prediction.prediction}
-        if prediction.probabilities is not None:
-            classes: Sequence[object] = labels or range(len(prediction.probabilities))
-            answer["probabilities"] = dict(zip(classes, prediction.probabilities, strict=True))
-        answer |= {"model": self.model, "version": loaded.name, "request_id": request_id}
-        return orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
-
-    async def _infer(self, loaded: LoadedVersion, features: Mapping[str, Any]) -> Prediction:
-        started = self.clock()
-        try:
-            if loaded.quick:
-                (prediction,) = loaded.session.predict([features])
-            else:
-                (prediction,) = await asyncio.to_thread(loaded.session.predict, [features])
-            _refuse_not_finite(prediction)
-        except Exception as error:
-            if loaded.name not in self._failing:
-                self._failing = {loaded.name}
-                log.warning("the model fails on a request", version=loaded.name, error=str(error))
-            detail = f"version {loaded.name} failed on these features: {type(error).__name__}"
-            raise ProblemError(
-                status=HTTPStatus.INTERNAL_SERVER_ERROR, kind="model-failed", detail=detail
-            ) from error
-        self.metrics.inferred(loaded.name, seconds=self.clock() - started)
-        return prediction
+    async def __call__(self, request: Request) -> Reply:
+        """Return a prediction or a problem for each row, in order; ProblemError where there are no rows."""
+        document = _parse_object(request.body, example='{"rows": [{"name": value}]}', members=BATCH_MEMBERS)
+        rows = _rows(document, limit=self.limits.batch_rows)
+        users = _users(document, count=len(rows))
+        context = _context(document)
+        asked = [
+            Asked(f"{request.id}/{number}", request.started, user, context, "", request.trace_id)
+            for number, user in enumerate(users)
+        ]
+        answers = await self.predictor.answer_rows(asked, rows)
+        reply = {
+            "predictions": [_spell_in_batch(answer) for answer in answers],
+            "errors_total": sum(isinstance(answer, ProblemError) for answer in answers),
+            "model": self.predictor.model,
+            "request_id": request.id,
+        }
+        return Reply(orjson.dumps(reply, option=_JSON_OPTIONS), [_FEATURE_SOURCE])
 
 
-def find_production(residents: Residents) -> LoadedVersion:
-    """Return the version that answers now; a 503 that says what it waits for where none does."""
-    if residents.production is None:
-        detail = f"no version serves: {residents.waiting_for()}"
-        raise ProblemError(
-            status=HTTPStatus.SERVICE_UNAVAILABLE,
-            kind="not-ready",
-            detail=detail,
-            headers={"Retry-After": "5"},
-        )
-    return residents.production
+def answer_headers(answer: Answer) -> Headers:
+    """Return what an answer says of itself beside its body."""
+    return [
+        (_VERSION_HEADER, answer.version.name.encode()),
+        (_REASON_HEADER, answer.reason.encode()),
+        _FEATURE_SOURCE,
+    ]
 
 
-def _features(body: bytes) -> Mapping[str, Any]:
+def _spell(answer: Answer) -> dict[str, Any]:
+    document: dict[str, Any] = {"prediction": answer.prediction}
+    if answer.probabilities is not None:
+        labels = answer.version.session.bundle.signature.outputs.classes
+        classes: Sequence[object] = labels or range(len(answer.probabilities))
+        document["probabilities"] = dict(zip(classes, answer.probabilities, strict=True))
+    return document
+
+
+def _spell_in_batch(answer: Answer | ProblemError) -> dict[str, Any]:
+    if isinstance(answer, ProblemError):
+        return {"error": answer.document()}
+    return _spell(answer) | {"version": answer.version.name, "reason": answer.reason}
+
+
+def _parse(request: Request) -> tuple[Asked, Mapping[str, Any]]:
+    document = _parse_object(request.body, example='{"features": {"name": value}}', members=MEMBERS)
+    features = document.get("features")
+    if not isinstance(features, dict):
+        raise malformed('the body must be an object like {"features": {"name": value}}')
+    asked = Asked(request.id, request.started, _user(document), _context(document), "", request.trace_id)
+    return asked, features
+
+
+def _parse_object(body: bytes, *, example: str, members: frozenset[str]) -> dict[str, Any]:
+    document = parse_json(body)
+    if not isinstance(document, dict):
+        raise malformed(f"the body must be an object like {example}")
+    if unknown := document.keys() - members:
+        told = sorted(name[:64] for name in unknown)[:16]
+        raise malformed(f"unknown members {told}: it must be an object like {example}")
+    return document
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the document; ProblemError 400 where it is none."""
     try:
-        request = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         detail = f"the body is not JSON: {error} (NaN and Infinity are no JSON either)"
         raise ProblemError(status=HTTPStatus.BAD_REQUEST, kind="json", detail=detail) from error
-    if not isinstance(request, dict) or not isinstance(request.get("features"), dict):
-        raise _malformed('the body must be an object like {"features": {"name": value}}')
-    if unknown := sorted(request.keys() - MEMBERS):
-        raise _malformed(f"unknown members {unknown[:16]}: features belong into the member `features`")
-    if not isinstance(request.get("user_id", ""), str | int):
-        raise _malformed("`user_id` must be a string")
-    if not isinstance(request.get("context", {}), dict):
-        raise _malformed("`context` must be an object")
-    features: dict[str, Any] = request["features"]
-    return features
 
 
-def _malformed(detail: str) -> ProblemError:
+def _user(document: Mapping[str, Any]) -> str:
+    return user_key(document.get("user_id", ""), member="user_id")
+
+
+def user_key(value: object, *, member: str) -> str:
+    """Return who asks as text; ProblemError where it is neither text nor a whole number."""
+    if type(value) is str:
+        return value
+    if type(value) is int:
+        return str(value)
+    raise malformed(f"`{member}` must be text or a whole number")
+
+
+def _context(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    context: Mapping[str, Any] = document.get("context", _NO_CONTEXT)
+    if type(context) is not dict and context is not _NO_CONTEXT:
+        raise malformed("`context` must be an object")
+    return context
+
+
+def _users(document: Mapping[str, Any], *, count: int) -> list[str]:
+    users = document.get("user_ids")
+    if users is None:
+        return [_user(document)] * count
+    if "user_id" in document:
+        raise malformed("give `user_id` for all rows, or `user_ids` with one for each, not both")
+    if not isinstance(users, list) or len(users) != count:
+        raise malformed(f"`user_ids` must be a list with one for each of the {count} rows")
+    return [user_key("" if user is None else user, member="user_ids") for user in users]
+
+
+def _rows(document: Mapping[str, Any], *, limit: int) -> Sequence[Mapping[str, Any]]:
+    rows, columns = document.get("rows"), document.get("columns")
+    if isinstance(rows, list) and columns is None:
+        refuse_too_many_rows(len(rows), limit=limit)
+        if not all(isinstance(row, dict) for row in rows):
+            raise malformed('each of `rows` must be an object like {"name": value}')
+        return rows
+    if isinstance(columns, dict) and rows is None:
+        return _rows_of_columns(columns, limit=limit)
+    raise malformed("give `rows` as a list of objects, or `columns` as an object of lists: one of them")
+
+
+def _rows_of_columns(columns: Mapping[str, Any], *, limit: int) -> Sequence[Mapping[str, Any]]:
+    if not all(isinstance(column, list) for column in columns.values()):
+        raise malformed('each of `columns` must be a list, as in {"name": [value, value]}')
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) > 1:
+        told = ", ".join(f"{name[:64]!r} has {len(column)}" for name, column in list(columns.items())[:16])
+        raise malformed(f"all columns must have the same number of values: {told}")
+    refuse_too_many_rows(next(iter(lengths), 0), limit=limit)
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def refuse_too_many_rows(count: int, *, limit: int) -> None:
+    """Raise ProblemError 413 where one request brings more rows than it may."""
+    if count > limit:
+        raise ProblemError(
+            status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            kind="too-many-rows",
+            detail=f"{count} rows are more than {limit}: send them in several requests",
+        )
+
+
+def malformed(detail: str) -> ProblemError:
+    """Return the refusal of a body that is JSON, but not what was to be sent."""
     return ProblemError(status=HTTPStatus.UNPROCESSABLE_ENTITY, kind="request", detail=detail)
-
-
-def _unfit(findings: Sequence[Finding]) -> ProblemError:
-    told = [
-        {key: value[:256] for key, value in asdict(finding).items() if value}
-        for finding in findings[:_MAX_FINDINGS]
-    ]
-    counts = ", ".join(
-        f"{count} {problem}"
-        for problem in ("missing", "unexpected", "mistyped")
-        if (count := sum(finding.problem == problem for finding in findings))
-    )
-    detail = f"the features do not fit the model's signature: {counts}; GET /schema shows it"
-    extra = {"errors": told, "errors_total": len(findings)}
-    return ProblemError(status=HTTPStatus.UNPROCESSABLE_ENTITY, kind="features", detail=detail, extra=extra)
-
-
-def _too_large(limit: int) -> ProblemError:
-    detail = f"the body is larger than {limit} bytes"
-    # What is left of the body is never read, so the connection cannot be used again.
-    return ProblemError(
-        status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        kind="too-large",
-        detail=detail,
-        headers={"Connection": "close"},
-    )
-
-
-def _too_many(limit: int) -> ProblemError:
-    detail = f"{limit} requests are being worked on: try again later, or add replicas"
-    return ProblemError(
-        status=HTTPStatus.TOO_MANY_REQUESTS, kind="too-many", detail=detail, headers={"Retry-After": "1"}
-    )
-
-
-def _refuse_not_finite(prediction: Prediction) -> None:
-    numbers = [prediction.prediction, *(prediction.probabilities or ())]
-    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-        message = "the answer is not finite"
-        raise ArithmeticError(message)
-
-
-def _request_id(headers: Mapping[bytes, bytes]) -> str:
-    given = headers.get(_ID_HEADER)
-    if given is not None and _SANE_ID.fullmatch(given):
-        return given.decode("ascii")
-    return os.urandom(16).hex()

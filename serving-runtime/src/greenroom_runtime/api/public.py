@@ -1,6 +1,6 @@
 """The public port: predictions first, everything else through FastAPI."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -10,12 +10,11 @@ from fastapi.telemetry import TelemetryConfig
 from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 
-from greenroom_runtime.api import predict
 from greenroom_runtime.api.errors import CONTENT_TYPE, ProblemError
-from greenroom_runtime.api.schema import predict_operation, request_schema
-from greenroom_runtime.models.residents import Residents
+from greenroom_runtime.api.exchange import Application, Receive, Scope, Send
+from greenroom_runtime.api.predictor import Predictor
+from greenroom_runtime.api.schema import describe_operations, request_schema
 
-Application = Callable[[predict.Scope, predict.Receive, predict.Send], Awaitable[None]]
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 
 
@@ -46,12 +45,10 @@ async def on_problem(_: Request, error: Exception) -> Response:
     return problem_response(error)
 
 
-def build_public(
-    handle_predict: predict.Predict, *, residents: Residents, model: str, version: str
-) -> Application:
-    """Return the ASGI application of the public port."""
+def build_public(endpoints: Mapping[str, Application], *, predictor: Predictor, version: str) -> Application:
+    """Return the ASGI application of the public port: what is hot by its path, all else by FastAPI."""
     app = FastAPI(
-        title=f"Greenroom: {model}",
+        title=f"Greenroom: {predictor.model}",
         version=version,
         telemetry=NO_TELEMETRY,
         # FastAPI's own pages load their scripts from the internet, which a cluster need not have.
@@ -65,23 +62,20 @@ def build_public(
 
     @app.get("/schema", summary="JSON Schema of the request", tags=["model"])
     async def schema() -> Response:
-        loaded = predict.find_production(residents)
-        return JSONResponse(request_schema(loaded.session.bundle.signature))
+        return JSONResponse(request_schema(predictor.find().session.bundle.signature))
 
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        loaded = residents.production
-        operation = predict_operation(loaded.session.bundle.signature if loaded else None)
-        return {**document, "paths": {predict.PATH: operation, **document["paths"]}}
+        production = predictor.residents.production
+        operations = describe_operations(production.session.bundle.signature if production else None)
+        return {**document, "paths": {**operations, **document["paths"]}}
 
     app.openapi = openapi  # type: ignore[method-assign]
 
-    async def serve(scope: predict.Scope, receive: predict.Receive, send: predict.Send) -> None:
-        if scope["type"] == "http" and scope["path"] == predict.PATH:
-            await handle_predict(scope, receive, send)
-        else:
-            await app(scope, receive, send)
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        await (endpoint or app)(scope, receive, send)
 
     return serve

@@ -3,6 +3,7 @@
 from typing import Any
 
 from greenroom_runtime.api.errors import CONTENT_TYPE
+from greenroom_runtime.api.predict import BATCH_PATH, PATH
 from greenroom_runtime.contract.bundle import Dtype, Feature, Signature
 
 _TYPES: dict[Dtype, str] = {
@@ -12,6 +13,20 @@ _TYPES: dict[Dtype, str] = {
     "string": "string",
     "bool": "boolean",
 }
+_SHOWN_CATEGORIES = 8
+_USER = {"type": ["string", "integer"], "description": "Who asks; chooses the version in a rollout."}
+_CONTEXT = {"type": "object", "description": "Attributes of who asks, for a rollout's rules."}
+_PROBLEMS = {
+    "400": "The body is no JSON.",
+    "405": "Another method than POST.",
+    "408": "The body did not come in time.",
+    "413": "The body is too large.",
+    "415": "The body is compressed.",
+    "422": "Features are missing, unexpected or do not fit; the problem names each.",
+    "429": "Too many requests at once; see Retry-After.",
+    "500": "The model failed.",
+    "503": "No version serves yet; the problem says why.",
+}
 
 
 def request_schema(signature: Signature) -> dict[str, Any]:
@@ -19,17 +34,84 @@ def request_schema(signature: Signature) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
-        "properties": {
-            "features": {
-                "type": "object",
-                "properties": {feature.name: _property(feature) for feature in signature.features},
-                "required": [feature.name for feature in signature.features],
-                "additionalProperties": False,
-            },
-            "user_id": {"type": ["string", "integer"], "description": "Who asks; of no effect yet."},
-            "context": {"type": "object", "description": "Attributes of who asks; of no effect yet."},
-        },
+        "properties": {"features": _features(signature), "user_id": _USER, "context": _CONTEXT},
         "required": ["features"],
+        "additionalProperties": False,
+    }
+
+
+def describe_operations(signature: Signature | None) -> dict[str, Any]:
+    """Return the OpenAPI path items of ``/predict`` and ``/predict/batch``; without a version no features."""
+    features: dict[str, Any] = _features(signature) if signature else {"type": "object"}
+    columns = {
+        name: {"type": "array", "items": schema} for name, schema in features.get("properties", {}).items()
+    }
+    request = {"type": "object", "additionalProperties": False}
+    one = {
+        **request,
+        "properties": {"features": features, "user_id": _USER, "context": _CONTEXT},
+        "required": ["features"],
+    }
+    many = {
+        **request,
+        "properties": {
+            "rows": {"type": "array", "items": features},
+            "columns": {**features, "properties": columns} if columns else features,
+            "user_id": _USER,
+            "user_ids": {"type": "array", "items": {"type": ["string", "integer", "null"]}},
+            "context": _CONTEXT,
+        },
+        "oneOf": [{"required": ["rows"]}, {"required": ["columns"]}],
+    }
+    row = {
+        "type": "object",
+        "properties": {
+            **_ANSWER,
+            "version": {"type": "string"},
+            "reason": {"type": "string"},
+            "error": {"type": "object", "description": "The problem of this row, instead of its answer."},
+        },
+    }
+    answered = {"model": {"type": "string"}, "request_id": {"type": "string"}}
+    return {
+        PATH: _operation(
+            "predict",
+            "Predict from named features",
+            body=one,
+            answer={
+                "type": "object",
+                "properties": {**_ANSWER, "version": {"type": "string"}, **answered},
+                "required": ["prediction", "model", "version", "request_id"],
+            },
+        ),
+        BATCH_PATH: _operation(
+            "predict_batch",
+            "Predict many rows, each answered for itself",
+            body=many,
+            answer={
+                "type": "object",
+                "properties": {
+                    "predictions": {"type": "array", "items": row},
+                    "errors_total": {"type": "integer"},
+                    **answered,
+                },
+                "required": ["predictions", "errors_total", "model", "request_id"],
+            },
+        ),
+    }
+
+
+_ANSWER: dict[str, Any] = {
+    "prediction": {},
+    "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
+}
+
+
+def _features(signature: Signature) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {feature.name: _property(feature) for feature in signature.features},
+        "required": [feature.name for feature in signature.features],
         "additionalProperties": False,
     }
 
@@ -39,47 +121,31 @@ def _property(feature: Feature) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": [kind, "null"] if feature.nullable else kind}
     if feature.dtype == "int64":
         schema |= {"minimum": -(2**63), "maximum": 2**63 - 1}
-    if feature.categories:
-        schema["examples"] = list(feature.categories[:8])
+    if feature.categories and feature.unseen == "Refuse":
+        schema["enum"] = [*feature.categories, *([None] if feature.nullable else [])]
+    elif feature.categories:
+        schema["examples"] = list(feature.categories[:_SHOWN_CATEGORIES])
     if feature.minimum is not None and feature.maximum is not None:
-        schema["description"] = f"In training from {feature.minimum:g} to {feature.maximum:g}."
+        if feature.outside == "Refuse":
+            schema |= {"minimum": feature.minimum, "maximum": feature.maximum}
+        else:
+            schema["description"] = f"In training from {feature.minimum:g} to {feature.maximum:g}."
     return schema
 
 
-def predict_operation(signature: Signature | None) -> dict[str, Any]:
-    """Return the OpenAPI path item of ``/predict``."""
-    body = request_schema(signature) if signature else {"type": "object"}
-    body.pop("$schema", None)
+def _operation(
+    identifier: str, summary: str, *, body: dict[str, Any], answer: dict[str, Any]
+) -> dict[str, Any]:
     problem = {"content": {CONTENT_TYPE: {"schema": {"type": "object"}}}}
-    answer = {
-        "type": "object",
-        "properties": {
-            "prediction": {},
-            "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
-            "model": {"type": "string"},
-            "version": {"type": "string"},
-            "request_id": {"type": "string"},
-        },
-        "required": ["prediction", "model", "version", "request_id"],
-    }
-    described = {
-        "400": "The body is no JSON.",
-        "413": "The body is too large.",
-        "415": "The body is compressed.",
-        "422": "Features are missing, unexpected or mistyped; the problem names each.",
-        "429": "Too many requests at once; see Retry-After.",
-        "500": "The model failed.",
-        "503": "No version serves yet; the problem says why.",
-    }
     return {
         "post": {
             "tags": ["model"],
-            "summary": "Predict from named features",
-            "operationId": "predict",
+            "summary": summary,
+            "operationId": identifier,
             "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
             "responses": {
                 "200": {"description": "The answer.", "content": {"application/json": {"schema": answer}}},
-                **{code: {"description": text, **problem} for code, text in described.items()},
+                **{code: {"description": text, **problem} for code, text in _PROBLEMS.items()},
             },
         }
     }

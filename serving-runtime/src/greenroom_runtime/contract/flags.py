@@ -1,29 +1,116 @@
 """The flag store: which version answers whom, as one valid flagd document.
 
 The format is flagd's (https://flagd.dev/schema/v0/flags.json). The flag ``version`` has the routable
-versions as variants and the production alias as ``defaultVariant``. flagd allows only scalars in
-metadata, hence the lists written as text.
+versions as variants and the production alias as ``defaultVariant``; a rollout is its ``targeting``, in
+JSONLogic with flagd's ``fractional`` (https://flagd.dev/reference/custom-operations/fractional-operation).
+flagd allows only scalars in metadata, hence the lists written as text.
+
+There is one way to write a flag store, and every other one is refused: a rule that is understood only in
+part would send users to a version that nobody chose for them.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from reprlib import repr as short
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.canonical import canonical_json, content_hash
 
 SCHEMA_URI = "https://flagd.dev/schema/v0/flags.json"
+DEFAULT_KEY = "user_id"
+MAX_RULES = 32
+MAX_VALUES = 100
+MAX_VALUE_LENGTH = 64
+WHOLE = 10_000
+"""The hundredths of a percent in 100 %: what the weights of a percentage add up to."""
+BUCKET_END = ":"
+"""What follows the sticky key in the text that is hashed: Go's ``cat`` drops blanks at the ends."""
 _VERSION = re.compile(names.VERSION_PATTERN)
-_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_RULE_NAME = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+"""It is a header's value, and stands in a list with commas."""
+_FIELD = re.compile(r"(?!targetingKey$)[A-Za-z_][-_A-Za-z0-9]{0,62}")
+"""No dots, which mean a path to JSONLogic, and not the name that flagd has for the sticky key."""
+_FIELD_FORM = "a name of at most 63 letters, digits, - and _, other than targetingKey"
+_VALUE = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_VALUE_LENGTH}}}")
+_VALUE_FORM = f"1 to {MAX_VALUE_LENGTH} characters without control characters"
+_SALT = re.compile(r"[a-z0-9]([-./a-z0-9]{0,126}[a-z0-9])?")
+_TARGETING_KEY = {"var": "targetingKey"}
 
 
 class FlagDocumentError(ValueError):
     """The document is no flag store that this release understands; the last good one stays in force."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Users who get the rollout's version whatever its percentage is."""
+
+    name: str
+    """Told in ``X-Version-Reason``: letters, digits, ``-``, ``_`` and ``.``, at most 63."""
+    attribute: str
+    """The member of the request's context that is looked at; the sticky key's own name is the key itself."""
+    values: tuple[str, ...]
+    """The rule matches where the attribute, or one item of it if it is a list, is one of these."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be told, written or matched."""
+        _demand_match(
+            _RULE_NAME, self.name, what="a rule's name", form="letters, digits and -_. between them"
+        )
+        _demand_match(_FIELD, self.attribute, what=f"the attribute of rule {self.name!r}", form=_FIELD_FORM)
+        if not 0 < len(self.values) <= MAX_VALUES:
+            message = f"rule {self.name!r} has {len(self.values)} values, not 1 to {MAX_VALUES}"
+            raise FlagDocumentError(message)
+        for value in self.values:
+            _demand_match(_VALUE, value, what=f"a value of rule {self.name!r}", form=_VALUE_FORM)
+        _demand_unique(self.values, what=f"rule {self.name!r}: value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """A second version, and the users who are served it: those of the rules, and a share of all others.
+
+    A user's place between 0 and 100 % is a hash of the salt, the version and the user's key: the same in
+    every replica and offline, and another one for another version, so that it is not always the same
+    people who go first. Whoever has the version keeps it when the percentage is raised.
+    """
+
+    version: str
+    hundredths: int
+    """The share of users in hundredths of a percent: 1,050 is 10.5 %."""
+    salt: str
+    """``namespace/name`` of the ModelDeployment."""
+    key: str = DEFAULT_KEY
+    """The field of the request that is sticky. A request without it gets production."""
+    rules: tuple[Rule, ...] = ()
+    """Looked at before the percentage; the first one that matches is the reason."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no router could follow."""
+        _demand_match(_SALT, self.salt, what="the rollout's salt", form="namespace/name")
+        _demand_match(_FIELD, self.key, what="the sticky key's name", form=_FIELD_FORM)
+        if not 0 <= self.hundredths <= WHOLE:
+            message = (
+                f"the rollout's share is {short(self.hundredths)} hundredths of a percent, not 0 to {WHOLE}"
+            )
+            raise FlagDocumentError(message)
+        if len(self.rules) > MAX_RULES:
+            message = f"the rollout has {len(self.rules)} rules, more than {MAX_RULES}"
+            raise FlagDocumentError(message)
+        _demand_unique([rule.name for rule in self.rules], what="rule")
+
+    @property
+    def bucket_start(self) -> str:
+        """What stands before the sticky key in the text that is hashed."""
+        return f"{self.salt}:{self.version}:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +129,8 @@ class FlagStore:
     """Names the newest preparation, so that a version that is asked for again is another revision."""
     first: str = ""
     """The one pod that prepares versions which are not production; empty means every pod does."""
+    rollout: Rollout | None = None
+    """None where everybody gets production."""
     revision: str = field(init=False, compare=False)
     """The hash that names the document that it was read from, or would be written as; it has no order."""
 
@@ -51,38 +140,90 @@ class FlagStore:
             message = f"production {self.production!r} is not among the resident versions {self.resident!r}"
             raise FlagDocumentError(message)
         for version in self.resident:
-            if len(version) > names.VERSION_MAX_LENGTH or not _VERSION.match(version):
+            if len(version) > names.VERSION_MAX_LENGTH or not _VERSION.fullmatch(version):
                 message = f"{version!r} is not a version's name"
                 raise FlagDocumentError(message)
         for version, digest in self.digests.items():
-            if not _DIGEST.match(digest):
+            if not _DIGEST.fullmatch(digest):
                 message = f"the pinned digest of {version!r} is {digest!r}, not sha256: and 64 digits"
                 raise FlagDocumentError(message)
+        self._check_rollout()
         object.__setattr__(self, "revision", _revision(_document(self)))
+
+    @property
+    def routable(self) -> frozenset[str]:
+        """The versions that may answer users."""
+        return frozenset({self.production, self.rollout.version} if self.rollout else {self.production})
 
     def prepares(self, version: str, *, pod: str) -> bool:
         """Tell whether this pod should hold the version now."""
         return version == self.production or (version in self.resident and self.first in ("", pod))
 
+    def _check_rollout(self) -> None:
+        if self.rollout is None:
+            return
+        if self.rollout.version not in self.resident:
+            message = (
+                f"the rollout's {self.rollout.version!r} is not among the resident versions {self.resident!r}"
+            )
+            raise FlagDocumentError(message)
+        if self.rollout.version == self.production:
+            message = f"{self.production!r} is production, so there is nothing to roll out"
+            raise FlagDocumentError(message)
+
+
+def _demand_match(pattern: re.Pattern[str], text: str, *, what: str, form: str) -> None:
+    if not pattern.fullmatch(text):
+        message = f"{what} is {short(text)}, not {form}"
+        raise FlagDocumentError(message)
+
+
+def _demand_unique(texts: Sequence[str], *, what: str) -> None:
+    for text, count in Counter(texts).items():
+        if count > 1:
+            message = f"{what} {text!r} is there {count} times"
+            raise FlagDocumentError(message)
+
 
 def _document(store: FlagStore) -> dict[str, Any]:
-    return {
-        "$schema": SCHEMA_URI,
-        "flags": {
-            "version": {
-                "state": "ENABLED",
-                "variants": {store.production: store.production},
-                "defaultVariant": store.production,
-            }
-        },
-        "metadata": {
-            "resident": ",".join(sorted(set(store.resident))),
-            "digests": ",".join(f"{version}={digest}" for version, digest in sorted(store.digests.items())),
-            "first": store.first,
-            "previous": store.previous,
-            "attempt": store.attempt,
-        },
+    metadata = {
+        "resident": ",".join(sorted(set(store.resident))),
+        "digests": ",".join(f"{version}={digest}" for version, digest in sorted(store.digests.items())),
+        "first": store.first,
+        "previous": store.previous,
+        "attempt": store.attempt,
     }
+    if store.rollout is not None:
+        metadata |= {"key": store.rollout.key, "rules": ",".join(rule.name for rule in store.rollout.rules)}
+    return {"$schema": SCHEMA_URI, "flags": {"version": _flag(store)}, "metadata": metadata}
+
+
+def _flag(store: FlagStore) -> dict[str, Any]:
+    flag: dict[str, Any] = {
+        "state": "ENABLED",
+        "variants": {version: version for version in store.routable},
+        "defaultVariant": store.production,
+    }
+    if store.rollout is not None:
+        flag["targeting"] = _targeting(store.rollout, production=store.production)
+    return flag
+
+
+def _targeting(rollout: Rollout, *, production: str) -> dict[str, Any]:
+    branches: list[Any] = []
+    for rule in rollout.rules:
+        branches += [_condition(rule, key=rollout.key), rollout.version]
+    bucket = {"cat": [rollout.bucket_start, _TARGETING_KEY, BUCKET_END]}
+    # The rollout's version is first, so that its range grows from zero and never leaves anyone behind.
+    weights = [[rollout.version, rollout.hundredths], [production, WHOLE - rollout.hundredths]]
+    # Asked for a share without a key, flagd logs an error for each request: hence the guard.
+    return {"if": [*branches, {"!!": [_TARGETING_KEY]}, {"fractional": [bucket, *weights]}, production]}
+
+
+def _condition(rule: Rule, *, key: str) -> dict[str, Any]:
+    """Ask of one value as of a list: ``in`` alone would look for a part of a text."""
+    attribute = _TARGETING_KEY if rule.attribute == key else {"var": rule.attribute}
+    return {"some": [{"merge": [attribute]}, {"in": [{"var": ""}, list(rule.values)]}]}
 
 
 def _revision(document: dict[str, Any]) -> str:
@@ -108,6 +249,7 @@ class _Flag(_Part):
     state: str = Field(pattern="^ENABLED$")
     variants: dict[str, str]
     default_variant: str = Field(alias="defaultVariant")
+    targeting: JsonValue = None
 
 
 class _Flags(_Part):
@@ -121,6 +263,8 @@ class _Metadata(_Part):
     first: str = ""
     previous: str = ""
     attempt: str = ""
+    key: str = ""
+    rules: str = ""
 
 
 class _Document(_Part):
@@ -137,29 +281,102 @@ def parse_flags(text: str | bytes) -> FlagStore:
         place = ".".join(map(str, first["loc"])) or "document"
         message = f"{place}: {first['msg']}"
         raise FlagDocumentError(message) from error
+    store = _read(document)
+    try:
+        raw = json.loads(text, object_pairs_hook=_members)
+        revision = _revision(raw)
+    except ValueError as error:  # NaN, or a number beyond all floats, in a part that is not ours
+        message = f"document: {error}"
+        raise FlagDocumentError(message) from error
+    _demand_equal(raw["flags"]["version"], _flag(store), place="flags.version")
+    if document.metadata.revision not in ("", revision):
+        message = f"metadata.revision is {document.metadata.revision!r}, but the content's is {revision!r}"
+        raise FlagDocumentError(message)
+    object.__setattr__(store, "revision", revision)
+    return store
+
+
+def _read(document: _Document) -> FlagStore:
     flag, metadata = document.flags.version, document.metadata
     production = flag.variants.get(flag.default_variant)
     if production is None:
         message = f"flags.version.defaultVariant {flag.default_variant!r} is none of its variants"
         raise FlagDocumentError(message)
-    store = FlagStore(
+    return FlagStore(
         production=production,
         resident=tuple(filter(None, metadata.resident.split(","))),
         digests=MappingProxyType(_parse_digests(metadata.digests)),
         first=metadata.first,
         previous=metadata.previous,
         attempt=metadata.attempt,
+        rollout=_parse_rollout(flag.targeting, metadata),
     )
-    try:
-        revision = _revision(json.loads(text))
-    except ValueError as error:  # NaN, or a number beyond all floats, in a part that is not ours
-        message = f"document: {error}"
-        raise FlagDocumentError(message) from error
-    if metadata.revision not in ("", revision):
-        message = f"metadata.revision is {metadata.revision!r}, but the content's is {revision!r}"
+
+
+def _parse_rollout(targeting: JsonValue, metadata: _Metadata) -> Rollout | None:
+    """Read what `_targeting` writes. Whether nothing else is there, writing it again will show."""
+    match targeting:
+        case None if not metadata.key and not metadata.rules:
+            return None
+        case {
+            "if": [
+                *branches,
+                _,
+                {"fractional": [{"cat": [str(start), *_]}, [str(version), int(hundredths)], *_]},
+                _,
+            ]
+        }:
+            return Rollout(
+                version=version,
+                hundredths=int(hundredths),  # `true` is 1 to Python, and another document
+                salt=start.removesuffix(f":{version}:"),
+                key=metadata.key,
+                rules=_parse_rules(branches[::2], metadata),
+            )
+    message = f"flags.version.targeting {short(targeting)} is no rollout that this release understands"
+    raise FlagDocumentError(message)
+
+
+def _parse_rules(conditions: Sequence[JsonValue], metadata: _Metadata) -> tuple[Rule, ...]:
+    rule_names = metadata.rules.split(",") if metadata.rules else []
+    if len(rule_names) != len(conditions):
+        message = (
+            f"metadata.rules names {len(rule_names)} rules, flags.version.targeting has {len(conditions)}"
+        )
         raise FlagDocumentError(message)
-    object.__setattr__(store, "revision", revision)
-    return store
+    return tuple(
+        _parse_rule(condition, name=name, key=metadata.key)
+        for name, condition in zip(rule_names, conditions, strict=True)
+    )
+
+
+def _parse_rule(condition: JsonValue, *, name: str, key: str) -> Rule:
+    match condition:
+        case {"some": [{"merge": [{"var": str(attribute)}]}, {"in": [_, [*values]]}]}:
+            texts = tuple(value for value in values if isinstance(value, str))
+            return Rule(name=name, attribute=key if attribute == "targetingKey" else attribute, values=texts)
+    message = f"flags.version.targeting: rule {short(name)} is {short(condition)}, which is not understood"
+    raise FlagDocumentError(message)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that is there twice: which of the two counts is every reader's own choice."""
+    _demand_unique([name for name, _ in pairs], what="the member")
+    return dict(pairs)
+
+
+def _demand_equal(found: Any, expected: Any, *, place: str) -> None:
+    """Name the innermost place where a document differs from the one way to write it."""
+    match found, expected:
+        case dict(), dict() if found.keys() == expected.keys():
+            for name, value in found.items():
+                _demand_equal(value, expected[name], place=f"{place}.{name}")
+        case list(), list() if len(found) == len(expected):
+            for index, value in enumerate(found):
+                _demand_equal(value, expected[index], place=f"{place}[{index}]")
+        case _ if type(found) is not type(expected) or found != expected:
+            message = f"{place} is {short(found)}, where this release understands only {short(expected)}"
+            raise FlagDocumentError(message)
 
 
 def _parse_digests(text: str) -> dict[str, str]:

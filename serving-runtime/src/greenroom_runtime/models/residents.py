@@ -17,6 +17,7 @@ import structlog
 from greenroom_runtime.contract.config import Proof
 from greenroom_runtime.contract.flags import FlagStore
 from greenroom_runtime.contract.report import Failure, FailureReason, VersionReport, VersionState
+from greenroom_runtime.models.batching import Batcher
 from greenroom_runtime.models.failures import SourceUnreachableError, VersionError
 from greenroom_runtime.models.prover import prove
 from greenroom_runtime.models.session import ModelSession
@@ -27,7 +28,6 @@ log = structlog.get_logger(__name__)
 
 CRASH_RETRIES = 3
 """How often a production version that crashed is tried again."""
-_SLOW_INFERENCE_SECONDS = 0.002
 _FETCH_FAILURES = frozenset(
     {
         FailureReason.NO_SUCH_VERSION,
@@ -68,8 +68,8 @@ class LoadedVersion:
     name: str
     digest: str
     session: ModelSession
-    quick: bool
-    """Whether a prediction is short enough to run on the event loop."""
+    batcher: Batcher
+    """Through which requests reach the session."""
 
 
 @dataclass(kw_only=True)
@@ -114,14 +114,20 @@ class Residents:
     """Seconds, monotonic."""
     chance: Callable[[], float]
     """Uniform in [0, 1)."""
+    batcher: Callable[[str, ModelSession, float], Batcher]
+    """Makes what stands before a version's session, given what a row alone takes in seconds."""
     on_swap: Callable[[LoadedVersion], None] = lambda _: None
     on_departure: Callable[[str], None] = lambda _: None
     production: LoadedVersion | None = None
     """The version that answers now. One assignment swaps it."""
     flags: FlagStore | None = None
     """The newest valid document, obeyed or on the way."""
+    ready: Mapping[str, LoadedVersion] = field(default_factory=dict)
+    """Every version that could answer, by name."""
     known_features: frozenset[str] = frozenset()
-    """Features that any Ready version takes."""
+    """Features that any of these takes."""
+    sensitive_features: frozenset[str] = frozenset()
+    """Those whose values may not be shown, since one of these says so."""
     _residents: dict[str, _Resident] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _previous: str = ""
@@ -293,7 +299,7 @@ class Residents:
     async def _load(self, resident: _Resident, bundle: StoredBundle) -> LoadedVersion:
         self._move(resident, VersionState.LOADING)
         # A thread cannot be cancelled: the marker goes only when the load is really over.
-        return await asyncio.shield(asyncio.to_thread(partial(_load, self.store, bundle)))
+        return await asyncio.shield(asyncio.to_thread(partial(_load, self.store, bundle, self.batcher)))
 
     def _become_ready(self, resident: _Resident, loaded: LoadedVersion, trial: TrialResult) -> None:
         if self._residents.get(resident.name) is not resident:
@@ -305,8 +311,10 @@ class Residents:
 
     def _settle(self) -> None:
         """Let production be what the document says, as soon as that is Ready."""
-        loaded = [resident.loaded for resident in self._residents.values() if resident.loaded]
-        self.known_features = frozenset(name for version in loaded for name in version.session.door.names)
+        self.ready = {name: held.loaded for name, held in self._residents.items() if held.loaded}
+        doors = [version.session.door for version in self.ready.values()]
+        self.known_features = frozenset().union(*(door.names for door in doors))
+        self.sensitive_features = frozenset().union(*(door.sensitive for door in doors))
         if self.flags is None:
             return
         wanted = self._residents[self.flags.production]
@@ -397,7 +405,9 @@ class Residents:
             )
 
 
-def _load(store: BundleStore, bundle: StoredBundle) -> LoadedVersion:
+def _load(
+    store: BundleStore, bundle: StoredBundle, batcher: Callable[[str, ModelSession, float], Batcher]
+) -> LoadedVersion:
     store.begin_loading(bundle.version)
     try:
         session = ModelSession(bundle.path, bundle=bundle.bundle)
@@ -408,5 +418,5 @@ def _load(store: BundleStore, bundle: StoredBundle) -> LoadedVersion:
         name=bundle.version,
         digest=bundle.digest,
         session=session,
-        quick=seconds < _SLOW_INFERENCE_SECONDS,
+        batcher=batcher(bundle.version, session, seconds),
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from greenroom_runtime.contract.bundle import MODEL_FILE, Bundle, Dtype, Signature, Tensor, Value
 from greenroom_runtime.contract.report import FailureReason
-from greenroom_runtime.models.door import Door, describe
+from greenroom_runtime.models.door import Door, describe, in_order
 from greenroom_runtime.models.failures import VersionError
 
 Row = Mapping[str, Value]
@@ -88,6 +88,12 @@ class ModelSession:
             return [Prediction(label, None) for label in labels]
         return [Prediction(*pair) for pair in zip(labels, probabilities[0].tolist(), strict=True)]
 
+    def preprocess(self, rows: Sequence[Row]) -> Array:
+        """Return what the model itself is given, [rows, columns]; where ``outputs.preprocessed`` is set."""
+        feed = {name: encode(rows) for name, encode in self._encoders}
+        (found,) = self._session.run([self.bundle.signature.outputs.preprocessed], feed)
+        return np.asarray(found)
+
     def warm_up(self) -> float:
         """Run the warm-up rows until latency settles; return the seconds that one row takes.
 
@@ -137,14 +143,20 @@ def neutral_row(signature: Signature) -> Row:
 
 
 def _encoder(tensor: Tensor, signature: Signature) -> Callable[[Sequence[Row]], Array]:
-    names = tensor.features
+    take = in_order(tensor.features)
     dtype = _NUMPY[tensor.dtype]
     if tensor.dtype != "string":  # numpy turns None into NaN
-        return lambda rows: np.array([[row[name] for name in names] for row in rows], dtype=dtype)
-    null_as = {feature.name: feature.null_as for feature in signature.features}
+        return lambda rows: np.array([take(row) for row in rows], dtype=dtype)
+    features = {feature.name: feature for feature in signature.features}
+    null_as = [features[name].null_as for name in tensor.features]
+    if not any(features[name].nullable for name in tensor.features):
+        return lambda rows: np.array([take(row) for row in rows], dtype=dtype)
 
     def encode(rows: Sequence[Row]) -> Array:
-        table = [[null_as[name] if row[name] is None else row[name] for name in names] for row in rows]
+        table = [
+            [null if value is None else value for value, null in zip(take(row), null_as, strict=True)]
+            for row in rows
+        ]
         return np.array(table, dtype=dtype)
 
     return encode
@@ -171,7 +183,8 @@ def _check_graph(session: ort.InferenceSession, signature: Signature) -> None:
                 found = f"{feature.dtype}{' or null' if feature.nullable else ''}"
                 raise _misfit(f"type of feature {feature.name!r}", expected=expected, found=found)
     outputs = {item.name: item.type for item in session.get_outputs()}
-    for name in (signature.outputs.prediction, signature.outputs.probabilities):
+    wanted_outputs = signature.outputs
+    for name in (wanted_outputs.prediction, wanted_outputs.probabilities, wanted_outputs.preprocessed):
         if name is not None and not outputs.get(name, "").startswith("tensor("):
             expected, found = f"a tensor {name!r}", ", ".join(f"{n}: {t}" for n, t in outputs.items())
             raise _misfit("outputs", expected=expected, found=found)
