@@ -1,6 +1,7 @@
 """The CRD on a real API server, by the tools that people use on it."""
 
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -190,10 +191,22 @@ def test_the_category_finds_it(deploy: Deploy, kubectl: Kubectl) -> None:
     assert "modeldeployment.greenroom.dev/category" in kubectl("get", "greenroom", "--output=name").split()
 
 
+@pytest.fixture(scope="module")
+def published(crd: str, kubectl: Kubectl) -> None:
+    """Wait until the API server describes the resource, which it does a moment after it serves it."""
+    deadline = time.monotonic() + 60
+    while kubectl.run("explain", "md").returncode:
+        assert time.monotonic() < deadline, f"{crd} was not described within 60 s"
+        time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("published")
 @pytest.mark.parametrize(
     ("path", "text"),
     [
         ("md.spec.source", "s3://BUCKET/PREFIX is an S3-compatible object store"),
+        ("md.spec.predictionLog", "Nothing that goes wrong with them delays or changes an answer"),
+        ("md.spec.predictionLog.secretRef", "becomes the environment variable GREENROOM_LOG_NAME"),
         ("md.spec.version", "The version that the alias production points at"),
         ("md.spec.affinity.nodeAffinity", "preferredDuringSchedulingIgnoredDuringExecution"),
         ("md.status.promotion", "Preparing until every pod has proven it"),

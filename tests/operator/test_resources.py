@@ -16,7 +16,7 @@ from greenroom_operator.resources.flags import build_flags, read_flags
 from greenroom_operator.resources.ownership import build_metadata, controller_kind, controller_uid
 from greenroom_operator.resources.service import service_url
 from greenroom_runtime.contract import names
-from greenroom_runtime.contract.config import parse_config
+from greenroom_runtime.contract.config import PredictionLog, parse_config
 from tests.support.builders import UID, flag_store, model_deployment
 from tests.support.rendering import CASES, GOLDEN, IMAGE, Manifest, file_name, read_case, render
 
@@ -85,7 +85,8 @@ def test_pods_meet_the_restricted_standard(manifests: list[Manifest]) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod)
-    assert {kind for volume in pod["volumes"] for kind in volume} == {"name", "configMap", "emptyDir"}
+    allowed = {"name", "configMap", "emptyDir", "persistentVolumeClaim"}
+    assert {kind for volume in pod["volumes"] for kind in volume} <= allowed
     assert not any("hostPort" in port for port in container["ports"])
     assert pod["automountServiceAccountToken"] is False
 
@@ -186,9 +187,9 @@ def test_default_image_is_the_operators() -> None:
     assert container["image"] == IMAGE
 
 
-@pytest.mark.parametrize(("drain", "grace"), [("0s", 35), ("5s", 40), ("10m", 635)])
+@pytest.mark.parametrize(("drain", "grace"), [("0s", 45), ("5s", 50), ("10m", 645)])
 def test_kubelet_waits_for_the_drain(drain: str, grace: int) -> None:
-    """A pod is killed only after its drain, a longest request and a bit."""
+    """A pod is killed only after its drain, a longest request, the log's last records and a bit."""
     pod = workload(drain=drain)["spec"]["template"]["spec"]
 
     assert pod["terminationGracePeriodSeconds"] == grace
@@ -203,6 +204,142 @@ def test_deployment_gives_up_with_the_model(deadline: str, seconds: int) -> None
 def test_url_is_the_services() -> None:
     """Where the cluster reaches the model."""
     assert service_url(model_deployment()) == "http://churn.ml.svc"
+
+
+# Sources that are mounted, and disk for the prediction log
+
+
+def volumes_of(manifest: Manifest) -> dict[str, Any]:
+    """Return the pod's volumes by their name."""
+    pod = manifest["spec"]["template"]["spec"]
+    return {volume["name"]: volume for volume in pod["volumes"]}
+
+
+@pytest.mark.parametrize(
+    ("uri", "claim", "read"),
+    [
+        ("pvc://models", "models", "file:///mnt/greenroom/source"),
+        ("pvc://models/", "models", "file:///mnt/greenroom/source"),
+        ("pvc://team.models-1/a/b/", "team.models-1", "file:///mnt/greenroom/source/a/b"),
+        ("pvc://models/a..b/.c", "models", "file:///mnt/greenroom/source/a..b/.c"),
+        (f"pvc://{'c' * 253}/a", "c" * 253, "file:///mnt/greenroom/source/a"),
+    ],
+)
+def test_a_claim_is_mounted_read_only(uri: str, claim: str, read: str) -> None:
+    """The pod mounts the claim, and the runtime is told where; nothing there can be written by the pod."""
+    manifest = workload(source={"uri": uri})
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "source")
+
+    assert volumes_of(manifest)["source"]["persistentVolumeClaim"] == {"claimName": claim, "readOnly": True}
+    assert mount == {"name": "source", "mountPath": names.SOURCE_DIR, "readOnly": True}
+    assert build_runtime_config(model_deployment(source={"uri": uri})).source_uri == read
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "pvc://",
+        "pvc:///models",
+        "pvc://../models",
+        "pvc://Models/a",
+        "pvc://-models/a",
+        "pvc://mo_dels",
+        "pvc://models/..",
+        "pvc://models/../a",
+        "pvc://models/a/../../etc",
+        "pvc://models/%2e%2e/a",
+        "pvc://models/a b",
+        "pvc://models/a?b",
+        f"pvc://{'c' * 254}/a",
+    ],
+)
+def test_a_claim_that_cannot_be_is_refused(uri: str) -> None:
+    """No path leaves the claim, whatever rules were in force when the object was written."""
+    with pytest.raises(ValueError, match=r"spec\.source\.uri must be pvc://CLAIM/PATH"):
+        workload(source={"uri": uri})
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az", "https"])
+def test_other_sources_are_the_runtimes_to_read(scheme: str) -> None:
+    """Object stores and web servers are named to the runtime as they are, and nothing is mounted."""
+    uri = f"{scheme}://models/churn"
+
+    assert build_runtime_config(model_deployment(source={"uri": f"{uri}/"})).source_uri == uri
+    assert "source" not in volumes_of(workload(source={"uri": uri}))
+
+
+def test_predictions_are_logged_by_default() -> None:
+    """Without a word about it every prediction is kept on the pod's own disk, sensitive features hashed."""
+    log = build_runtime_config(model_deployment()).prediction_log
+
+    assert log == PredictionLog(sink="Files", percent=100, max_disk_bytes=2**30, sensitive="Hash")
+    assert "predictions" in volumes_of(workload())
+
+
+def test_no_log_is_none() -> None:
+    """A team that may keep nothing keeps nothing: no log, and no disk for one."""
+    unlogged = {"sink": "None"}
+
+    assert build_runtime_config(model_deployment(predictionLog=unlogged)).prediction_log is None
+    assert "predictions" not in volumes_of(workload(predictionLog=unlogged))
+
+
+@pytest.mark.parametrize(
+    ("log", "mounted"),
+    [
+        ({"sink": "Files"}, True),
+        ({"sink": "Http", "uri": "http://collector"}, True),
+        ({"sink": "ObjectStore", "uri": "s3://predictions"}, True),
+        ({"sink": "Stdout"}, False),
+    ],
+)
+def test_the_log_has_a_volume_where_it_needs_one(log: dict[str, Any], *, mounted: bool) -> None:
+    """Records on disk outlive a container's crash; those that are printed need no disk."""
+    manifest = workload(predictionLog=log)
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    paths = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+
+    assert ("predictions" in volumes_of(manifest)) == mounted
+    assert paths.get("predictions") == (names.PREDICTIONS_DIR if mounted else None)
+
+
+@pytest.mark.parametrize("disk", ["64Mi", "100M", "1Gi", "1.5Gi", "16Ti"])
+def test_the_volume_is_larger_than_the_log(disk: str) -> None:
+    """Kubelet evicts a pod whose volume is too full: the log stops well before, by an eighth and 64Mi."""
+    log = {"maxDisk": disk}
+    config = build_runtime_config(model_deployment(predictionLog=log)).prediction_log
+    limit = parse_quantity(volumes_of(workload(predictionLog=log))["predictions"]["emptyDir"]["sizeLimit"])
+
+    assert config is not None
+    assert 0 <= limit - (config.max_disk_bytes * 9 / Decimal(8) + 64 * 2**20) < 2**20
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("4Gi", 2**30), ("1Gi", 2**29), ("0", 2**30), (1000, 500), ("1", 1)]
+)
+def test_the_log_leaves_half_of_the_pods_disk(limit: object, expected: int) -> None:
+    """Where the container's disk is limited the log takes half at most: beyond the limit a pod is evicted."""
+    resources = {"limits": {"ephemeral-storage": limit}}
+    log = build_runtime_config(model_deployment(resources=resources)).prediction_log
+
+    assert log is not None
+    assert log.max_disk_bytes == expected
+
+
+def test_secrets_do_not_mix() -> None:
+    """The same variable in both Secrets is two variables: neither takes the other's credentials."""
+    manifest = workload(
+        source={"uri": "s3://models", "secretRef": {"name": "store"}},
+        predictionLog={"secretRef": {"name": "log"}},
+    )
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+
+    assert container["envFrom"] == [
+        {"secretRef": {"name": "store"}},
+        {"prefix": "GREENROOM_LOG_", "secretRef": {"name": "log"}},
+    ]
+    assert f"{names.ENV_LOG_PREFIX}KEY" == names.ENV_LOG_KEY
 
 
 # What changes what
@@ -239,6 +376,15 @@ CONFIG_CHANGES: list[dict[str, Any]] = [
     {"limits": {"concurrency": 5}},
     {"limits": {"batchRows": 5}},
     {"verification": {"golden": "Required"}},
+    {"predictionLog": {"sink": "Stdout"}},
+    {"predictionLog": {"sink": "None"}},
+    {"predictionLog": {"percent": 12.5}},
+    {"predictionLog": {"maxDisk": "2Gi"}},
+    {"predictionLog": {"sensitive": "Omit"}},
+    {"predictionLog": {"sink": "Http", "uri": "https://collector.ml/events"}},
+    {"predictionLog": {"sink": "ObjectStore", "uri": "s3://predictions/churn"}},
+    {"source": {"uri": "pvc://models/churn"}},
+    {"resources": {"limits": {"ephemeral-storage": "1Gi"}}},
     {"progressDeadline": "11m"},
     {"resources": {"limits": {"memory": "1Gi"}}},
 ]
@@ -252,6 +398,10 @@ OTHER_CHANGES: list[dict[str, Any]] = [
     {"resources": {"requests": {"memory": "1Gi"}, "limits": {"cpu": "2"}}},
     {"source": {"uri": "s3://models/churn", "secretRef": {"name": "store"}}},
     {"source": {"uri": "s3://models/churn/"}},
+    {"predictionLog": {}},
+    {"predictionLog": {"sink": "Files", "percent": 100, "maxDisk": "1024Mi", "sensitive": "Hash"}},
+    {"predictionLog": {"secretRef": {"name": "log"}}},
+    {"resources": {"limits": {"ephemeral-storage": "2Gi"}}},
     {"drain": "5000ms"},
     {"progressDeadline": "600s"},
 ]

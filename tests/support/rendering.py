@@ -13,7 +13,7 @@ from tests.support.builders import NOW
 Manifest = dict[str, Any]
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-CASES = ("file-source", "full", "minimal")
+CASES = ("claim-source", "file-source", "full", "minimal")
 IMAGE = "registry.example.com/greenroom-runtime:default"
 
 

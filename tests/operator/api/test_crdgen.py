@@ -140,6 +140,8 @@ def test_everything_is_bounded(path: str, schema: dict[str, Any]) -> None:
             assert {"maxItems", "x-kubernetes-list-type"} <= schema.keys()
         case "object":
             assert "properties" in schema or "maxProperties" in schema
+        case "number":
+            assert {"minimum", "maximum"} <= schema.keys()
         case _:
             assert kind in {"integer", "boolean"}
 

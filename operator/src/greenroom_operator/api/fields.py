@@ -21,8 +21,8 @@ RESERVED_POD_KEYS: Final = (
 )
 RESERVED_ENV_PREFIX: Final = "GREENROOM_"
 
-_DNS_SUBDOMAIN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
-_LABEL_KEY = f"^({_DNS_SUBDOMAIN}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
+DNS_SUBDOMAIN: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_LABEL_KEY = f"^({DNS_SUBDOMAIN}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
 _LABEL_VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 
 
@@ -71,7 +71,7 @@ ObjectName = Annotated[
     str,
     Field(max_length=253),
     Rule(
-        _matches(f"^{_DNS_SUBDOMAIN}$"),
+        _matches(f"^{DNS_SUBDOMAIN}$"),
         "must be the name of an object in this namespace: lower-case letters, digits, '-' and '.', beginning "
         "and ending with a letter or digit",
         subject="self",

@@ -25,6 +25,8 @@ from greenroom_operator.api.fields import (
     Word,
     between,
 )
+from greenroom_operator.api.predictions import PredictionLog
+from greenroom_operator.api.source import Source
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import Limits as RuntimeLimits
 
@@ -42,34 +44,6 @@ NAME_MAX_LENGTH: Final = 40
 HISTORY_LENGTH: Final = 10
 
 _RUNTIME_LIMITS = RuntimeLimits()
-
-SOURCE_PATTERNS: Final = {
-    "s3://": "s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[^?#@\\s]*)?",
-    "file:///": "file:///[^?#\\s]+",
-}
-"""What the runtime can read, by the URI's beginning."""
-_SCHEME_KNOWN = " || ".join(f"self.startsWith('{scheme}')" for scheme in SOURCE_PATTERNS)
-
-SourceUri = Annotated[
-    str,
-    Field(max_length=1024),
-    Rule(
-        _SCHEME_KNOWN,
-        "this release reads s3://BUCKET/PREFIX and file:///PATH, a directory of the image: write one of them",
-        subject="self",
-    ),
-    Rule(
-        f"!({_SCHEME_KNOWN}) || self.matches(r'^({'|'.join(SOURCE_PATTERNS.values())})$')",
-        # Without the value: it may hold a password.
-        "must be s3://BUCKET/PREFIX or file:///PATH, without blanks, '?', '#' and credentials; "
-        "credentials belong into source.secretRef",
-    ),
-    Rule(
-        "!self.contains('/../') && !self.endsWith('/..')",
-        "'..' is not followed: write the path itself",
-        subject="self",
-    ),
-]
 
 _ALIASES = [names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS]
 
@@ -119,18 +93,6 @@ class GoldenResult(StrEnum):
 
     PASSED = "Passed"
     ABSENT = "Absent"
-
-
-class Source(ApiModel):
-    """Where the model's versions lie."""
-
-    uri: SourceUri
-    """Holds one directory for each version, such as s3://models/churn with v1/ and v2/ below it.
-    s3://BUCKET/PREFIX is an S3-compatible object store; file:///PATH is a directory of the serving image,
-    never the node's."""
-    secret_ref: SecretRef | None = None
-    """A Secret whose keys become environment variables of the serving container, such as AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and AWS_REGION. The pod reads it, the operator never does."""
 
 
 class Limits(ApiModel):
@@ -186,6 +148,9 @@ class ModelDeploymentSpec(ApiModel):
     version is proven."""
     limits: Limits = Limits()
     """Bounds on what one pod accepts."""
+    prediction_log: PredictionLog = PredictionLog()
+    """Where the records of predictions go: by default all of them to files on the pod's own disk. Nothing
+    that goes wrong with them delays or changes an answer."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64), list_map("name")] = ()
     """More environment variables of the serving container."""
     verification: Verification = Verification()

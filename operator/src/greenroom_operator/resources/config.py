@@ -3,22 +3,23 @@
 import math
 from typing import Any
 
-from greenroom_operator.api.modeldeployment import ModelDeployment
+from greenroom_operator.api.modeldeployment import ModelDeployment, ModelDeploymentSpec
+from greenroom_operator.api.predictions import PredictionSink
 from greenroom_operator.api.quantities import parse_quantity
 from greenroom_operator.api.times import parse_duration
 from greenroom_operator.resources.ownership import build_metadata
+from greenroom_operator.resources.volumes import readable_uri
 from greenroom_runtime.contract import names
-from greenroom_runtime.contract.config import Limits, Proof, RuntimeConfig
+from greenroom_runtime.contract.config import Limits, PredictionLog, Proof, RuntimeConfig
 
 
 def build_runtime_config(deployment: ModelDeployment) -> RuntimeConfig:
-    """Return what the serving process is started with."""
+    """Return what the serving process is started with; ValueError for what only Python can see is wrong."""
     spec = deployment.spec
-    memory = ((spec.resources or {}).get("limits") or {}).get("memory")
     return RuntimeConfig(
         name=deployment.metadata.name,
         namespace=deployment.metadata.namespace,
-        source_uri=spec.source.uri.rstrip("/"),
+        source_uri=readable_uri(spec.source.uri),
         drain_seconds=parse_duration(spec.drain).total_seconds(),
         limits=Limits(
             body_bytes=spec.limits.body_bytes,
@@ -28,10 +29,31 @@ def build_runtime_config(deployment: ModelDeployment) -> RuntimeConfig:
         proof=Proof(
             golden=spec.verification.golden.value,
             trial_seconds=parse_duration(spec.progress_deadline).total_seconds(),
-            # Kubernetes takes 0 for no limit, and rounds up to whole bytes.
-            memory_limit_bytes=None if memory is None else math.ceil(parse_quantity(str(memory))) or None,
+            memory_limit_bytes=_read_limit(spec, "memory"),
         ),
+        prediction_log=_build_prediction_log(spec),
     )
+
+
+def _build_prediction_log(spec: ModelDeploymentSpec) -> PredictionLog | None:
+    log = spec.prediction_log
+    if log.sink is PredictionSink.NONE:
+        return None
+    disk, ephemeral = math.ceil(parse_quantity(log.max_disk)), _read_limit(spec, "ephemeral-storage")
+    return PredictionLog(
+        sink=log.sink.value,
+        percent=log.percent,
+        uri=log.uri or "",
+        # Kubelet evicts a pod that exceeds its limit; model files and the container's output count too.
+        max_disk_bytes=disk if ephemeral is None else min(disk, max(1, ephemeral // 2)),
+        sensitive=log.sensitive.value,
+    )
+
+
+def _read_limit(spec: ModelDeploymentSpec, resource: str) -> int | None:
+    """Return a limit in bytes. Kubernetes takes 0 for none, and rounds up to whole bytes."""
+    limit = ((spec.resources or {}).get("limits") or {}).get(resource)
+    return None if limit is None else math.ceil(parse_quantity(str(limit))) or None
 
 
 def build_config(deployment: ModelDeployment) -> dict[str, Any]:

@@ -4,15 +4,18 @@ from typing import Any, Final
 
 from greenroom_operator.api.modeldeployment import ModelDeployment
 from greenroom_operator.api.times import parse_duration
-from greenroom_operator.resources.config import config_name
+from greenroom_operator.resources.config import build_runtime_config, config_name
 from greenroom_operator.resources.flags import flags_name
 from greenroom_operator.resources.ownership import build_metadata, build_selector
 from greenroom_operator.resources.serviceaccount import service_account_name
+from greenroom_operator.resources.volumes import build_mounts, build_volumes
 from greenroom_runtime.contract import names
 
 USER_ID: Final = 65532
 LONGEST_REQUEST_SECONDS: Final = 30
 """What a request may still take after the drain, before kubelet kills the process."""
+LOG_FLUSH_SECONDS: Final = 10
+"""What the prediction log may then take to hand over its last records."""
 DEFAULT_RESOURCES: Final[dict[str, Any]] = {"requests": {"cpu": "100m", "memory": "256Mi"}}
 """No limits by default: a limit that is guessed kills a model that is larger than the guess."""
 
@@ -55,7 +58,7 @@ def _build_pod_spec(deployment: ModelDeployment, *, default_image: str) -> dict[
         "serviceAccountName": service_account_name(deployment),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": int(drain) + LONGEST_REQUEST_SECONDS + 5,
+        "terminationGracePeriodSeconds": int(drain) + LONGEST_REQUEST_SECONDS + LOG_FLUSH_SECONDS + 5,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
@@ -64,12 +67,12 @@ def _build_pod_spec(deployment: ModelDeployment, *, default_image: str) -> dict[
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_build_serving_container(deployment, default_image=default_image)],
-        "volumes": [
-            {"name": "config", "configMap": {"name": config_name(deployment)}},
-            {"name": "flags", "configMap": {"name": flags_name(deployment)}},
-            {"name": "models", "emptyDir": {}},
-            {"name": "tmp", "emptyDir": {}},
-        ],
+        "volumes": build_volumes(
+            deployment,
+            config=build_runtime_config(deployment),
+            config_name=config_name(deployment),
+            flags_name=flags_name(deployment),
+        ),
         "topologySpreadConstraints": _build_spread(deployment),
     }
     optional = {
@@ -122,18 +125,22 @@ def _build_serving_container(deployment: ModelDeployment, *, default_image: str)
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [
-            {"name": "config", "mountPath": names.CONFIG_DIR, "readOnly": True},
-            {"name": "flags", "mountPath": names.FLAGS_DIR, "readOnly": True},
-            {"name": "models", "mountPath": names.MODELS_DIR},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 the container's own, on a volume of its own
-        ],
+        "volumeMounts": build_mounts(deployment, config=build_runtime_config(deployment)),
     }
-    if spec.source.secret_ref:
-        container["envFrom"] = [{"secretRef": {"name": spec.source.secret_ref.name}}]
+    if secrets := _build_env_from(deployment):
+        container["envFrom"] = secrets
     if spec.image_pull_policy:
         container["imagePullPolicy"] = spec.image_pull_policy.value
     return container
+
+
+def _build_env_from(deployment: ModelDeployment) -> list[dict[str, Any]]:
+    """Return the Secrets whose keys become variables: the log's with a prefix, so that they never mix."""
+    source, log = deployment.spec.source.secret_ref, deployment.spec.prediction_log.secret_ref
+    return [
+        *([{"secretRef": {"name": source.name}}] if source else []),
+        *([{"prefix": names.ENV_LOG_PREFIX, "secretRef": {"name": log.name}}] if log else []),
+    ]
 
 
 def _build_probe(path: str, *, period: int, failures: int) -> dict[str, Any]:

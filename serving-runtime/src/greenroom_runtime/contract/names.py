@@ -44,6 +44,9 @@ ANNOTATION_ACTION: Final = f"{GROUP}/action"
 ENV_POD_NAME: Final = "GREENROOM_POD_NAME"
 ENV_LOG_KEY: Final = "GREENROOM_LOG_KEY"
 """Keys the hashes of sensitive features in the prediction log; best from a Secret."""
+ENV_LOG_PREFIX: Final = "GREENROOM_LOG_"
+"""``GREENROOM_LOG_NAME`` is NAME for the prediction log alone, and wins over NAME there: so its receiver's
+credentials and the source's never mix."""
 SERVING_CONTAINER: Final = "serving"
 
 ALIAS_PRODUCTION: Final = "production"

@@ -13,7 +13,8 @@ from greenroom.local.process import POD, LocalRuntime
 from greenroom.local.screen import Screen
 from greenroom.local.serve import greet
 from greenroom.local.stop import StopSignal
-from greenroom_operator.api.modeldeployment import SOURCE_PATTERNS, ModelDeployment, PromotionState
+from greenroom_operator.api.modeldeployment import ModelDeployment, PromotionState
+from greenroom_operator.api.source import CLAIM_SCHEME, SOURCE_SCHEMES
 from greenroom_operator.api.times import parse_duration
 from greenroom_operator.controller.promotion import (
     PodView,
@@ -70,8 +71,13 @@ def source_uri(deployment: ModelDeployment, *, source: str | None) -> str:
         if not place.is_dir():
             raise LocalError(f"--source {uri} is no directory: name one that holds a bundle a version")
         return place.as_uri()
-    if not any(re.fullmatch(pattern, uri) for pattern in SOURCE_PATTERNS.values()):
-        known = ", ".join(SOURCE_PATTERNS)
+    if uri.startswith(CLAIM_SCHEME):
+        raise LocalError(
+            f"the source {uri!r} is a volume of a cluster: name a directory that holds its versions with "
+            "--source"
+        )
+    if not any(re.fullmatch(scheme.pattern, uri) for scheme in SOURCE_SCHEMES.values()):
+        known = ", ".join(scheme.form for scheme in SOURCE_SCHEMES.values())
         raise LocalError(f"the source {uri!r} cannot be read: this release knows {known} and directories")
     return uri
 
