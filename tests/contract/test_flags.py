@@ -1,0 +1,305 @@
+"""The flag store's document: one way to write it, and nothing else is obeyed."""
+
+import copy
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenroom_runtime.contract import flags
+from greenroom_runtime.contract.canonical import canonical_json
+from greenroom_runtime.contract.flags import (
+    FlagDocumentError,
+    FlagStore,
+    Rollout,
+    Rule,
+    dump_flags,
+    parse_flags,
+)
+from tests.support.rollouts import VECTORS, rolling
+
+BETA = Rule(name="beta", attribute="cohorts", values=("beta", "staff"))
+RELEASED = FlagStore(
+    production="v2",
+    resident=("v2", "v3"),
+    previous="v1",
+    attempt="3f1c",
+    digests={"v3": "sha256:" + "3" * 64},
+    rollout=Rollout(
+        version="v3",
+        hundredths=5005,
+        salt="ml/churn",
+        rules=(
+            BETA,
+            Rule(name="nordics", attribute="country", values=("NO", "SE")),
+            Rule(name="by-name", attribute="user_id", values=("Åse",)),
+        ),
+    ),
+)
+PLAIN = (
+    '{"$schema":"https://flagd.dev/schema/v0/flags.json",'
+    '"flags":{"version":{"defaultVariant":"v2","state":"ENABLED","variants":{"v2":"v2"}}},'
+    '"metadata":{"attempt":"","digests":"","first":"","previous":"v1","resident":"v2,v3",'
+    '"revision":"77ecc7b06679c598"}}'
+)
+
+
+def test_a_store_without_a_rollout_is_written_as_before_there_were_any() -> None:
+    """Not a byte is different, so no revision changes and no pod is touched by an upgrade."""
+    store = FlagStore(production="v2", resident=("v2", "v3"), previous="v1")
+    assert dump_flags(store) == PLAIN
+    assert parse_flags(PLAIN) == store
+
+
+def test_a_rollout_is_written_and_read_as_released() -> None:
+    """The released document says what it always said, in the same bytes."""
+    text = canonical_json(VECTORS["document"])
+    assert dump_flags(RELEASED) == text
+    read = parse_flags(text)
+    assert (read.rollout, read.revision) == (RELEASED.rollout, VECTORS["document"]["metadata"]["revision"])
+    assert read.routable == {"v2", "v3"}
+
+
+@given(store=rolling)
+def test_rollouts_survive_the_round_trip(store: FlagStore) -> None:
+    """What is written is read back the same, under the same revision."""
+    text = dump_flags(store)
+    read = parse_flags(text.encode())
+    assert (read.rollout, read.production, read.revision) == (store.rollout, store.production, store.revision)
+    assert dump_flags(read) == text
+
+
+@given(store=rolling)
+def test_a_rollout_is_a_flagd_document(store: FlagStore) -> None:
+    """Flagd's rules: all that may be chosen is a variant, weights are whole, metadata are scalars."""
+    document = json.loads(dump_flags(store))
+    flag = document["flags"]["version"]
+    assert store.rollout is not None
+    assert set(flag["variants"]) == {store.production, store.rollout.version}
+    *branches, _, fractional, default = flag["targeting"]["if"]
+    assert set(branches[1::2]) <= {store.rollout.version}
+    assert default == flag["defaultVariant"] == store.production
+    _, (first, weight), (_, rest) = fractional["fractional"]
+    assert (first, weight + rest) == (store.rollout.version, 10_000)
+    assert all(isinstance(value, str) for value in document["metadata"].values())
+
+
+def places(value: Any, place: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """List the paths to all parts of a document."""
+    children: list[tuple[str | int, Any]] = []
+    if isinstance(value, dict):
+        children = list(value.items())
+    elif isinstance(value, list):
+        children = list(enumerate(value))
+    return [place, *(path for key, child in children for path in places(child, (*place, key)))]
+
+
+PLACES = [("flags", "version", *path) for path in places(VECTORS["document"]["flags"]["version"])]
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.just("v3"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def change(document: dict[str, Any], path: tuple[str | int, ...], new: Any) -> None:
+    """Put another part in this place."""
+    *parents, last = path
+    part: Any = document
+    for key in parents:
+        part = part[key]
+    part[last] = new
+
+
+def assert_refused_or_whole(document: dict[str, Any]) -> None:
+    """Assert that a document that is read is written again as it was: no part of it was passed over."""
+    with suppress(FlagDocumentError):
+        read = parse_flags(canonical_json(document))
+        document["metadata"]["revision"] = read.revision
+        assert dump_flags(read) == canonical_json(document)
+
+
+@given(path=st.sampled_from(PLACES), new=json_values)
+def test_no_part_of_a_rollout_is_ignored(path: tuple[str | int, ...], new: Any) -> None:
+    """Whatever takes the place of a part, the document is refused, or it is read as what it says now."""
+    document = copy.deepcopy(VECTORS["document"])
+    document["metadata"]["revision"] = ""
+    change(document, path, new)
+    assert_refused_or_whole(document)
+
+
+@given(path=st.sampled_from([path for path in PLACES if path[2:]]))
+def test_no_part_of_a_rollout_may_be_missing(path: tuple[str | int, ...]) -> None:
+    """A document that lacks a part is refused, or it is another whole one: a rule with a value less, say."""
+    document = copy.deepcopy(VECTORS["document"])
+    document["metadata"]["revision"] = ""
+    *parents, last = path
+    part: Any = document
+    for key in parents:
+        part = part[key]
+    del part[last]
+    assert_refused_or_whole(document)
+
+
+TARGETING = ("flags", "version", "targeting")
+IF = (*TARGETING, "if")
+SHARE = (*IF, 7, "fractional")
+OTHER_OPERATOR = {"some": [{"var": "cohorts"}, {"starts_with": [{"var": ""}, "b"]}]}
+OTHER_SALT = {"cat": ["ml/other:v9:", {"var": "targetingKey"}, ":"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "new", "words"),
+    [
+        ((*SHARE, 1, 1), 5006, r"fractional\[2\]\[1\] is 4995, where .* only 4994"),
+        ((*SHARE, 1, 1), 50.05, "no rollout that"),
+        ((*SHARE, 1, 1), "5005", "no rollout that"),
+        ((*SHARE, 1, 1), 10_001, "10001 hundredths of a percent"),
+        ((*SHARE, 1, 1), -1, "-1 hundredths of a percent"),
+        ((*SHARE, 1, 1), True, r"fractional\[1\]\[1\] is True"),
+        ((*SHARE, 1), ["v2", 4995], "salt is 'ml/churn:v3:', not namespace/name"),
+        ((*SHARE, 1, 0), "v9", "salt is 'ml/churn:v3:', not namespace/name"),
+        ((*SHARE, 2, 1), 4995.0, r"fractional\[2\]\[1\] is 4995.0"),
+        ((*SHARE, 0), OTHER_SALT, "salt is 'ml/other:v9:'"),
+        ((*SHARE, 0, "cat", 1, "var"), "email", r"cat\[1\]\.var is 'email'"),
+        ((*SHARE, 0, "cat", 2), "", r"cat\[2\] is ''"),
+        (SHARE, [["v3", 5005], ["v2", 4995]], "no rollout that"),
+        ((*IF, 0), OTHER_OPERATOR, "rule 'beta' is"),
+        ((*IF, 0), True, "rule 'beta' is True"),
+        ((*IF, 0, "some", 1, "in", 1), "beta", "rule 'beta' is"),
+        ((*IF, 0, "some", 1, "in", 1), [], "rule 'beta' has 0 values"),
+        ((*IF, 0, "some", 1, "in", 1), ["beta", 7], r"if\[0\]\.some\[1\]\.in\[1\] is \['beta', 7\]"),
+        ((*IF, 0, "some", 1, "in", 1), ["beta", "beta"], "value 'beta' is there 2 times"),
+        ((*IF, 0, "some", 0, "merge", 0, "var"), "a.b", "attribute of rule 'beta' is"),
+        ((*IF, 0, "some", 0, "merge", 0, "var"), "$flagd.timestamp", "attribute of rule 'beta' is"),
+        (
+            (*IF, 4, "some", 0, "merge", 0, "var"),
+            "user_id",
+            r"if\[4\]\.some\[0\]\.merge\[0\]\.var is 'user_id'",
+        ),
+        ((*IF, 1), "v2", r"if\[1\] is 'v2'"),
+        ((*IF, 6), True, r"if\[6\] is True"),
+        ((*IF, 8), "v3", r"if\[8\] is 'v3'"),
+        (IF, [], "no rollout that"),
+        (TARGETING, {}, "no rollout that"),
+        (TARGETING, None, "no rollout that"),
+        (TARGETING, "v3", "targeting"),
+        ((*TARGETING, "or"), [], r"targeting is"),
+        (("flags", "version", "variants", "v4"), "v4", r"version\.variants is"),
+        (("flags", "version", "variants"), {"v2": "v2"}, r"version\.variants is"),
+        (("flags", "version", "metadata"), {}, r"version\.metadata: Extra"),
+        (("metadata", "rules"), "beta,nordics", "names 2 rules, .* has 3"),
+        (("metadata", "rules"), "", "names 0 rules, .* has 3"),
+        (("metadata", "rules"), "beta,beta,by-name", "rule 'beta' is there 2 times"),
+        (("metadata", "rules"), "beta,,by-name", "a rule's name is ''"),
+        (("metadata", "rules"), ["beta", "nordics", "by-name"], "metadata.rules"),
+        (("metadata", "key"), "", "attribute of rule 'by-name' is ''"),
+        (("metadata", "key"), "user id", "attribute of rule 'by-name' is 'user id'"),
+        (("metadata", "resident"), "v2", "rollout's 'v3' is not among the resident"),
+    ],
+)
+def test_what_is_no_rollout_is_told(path: tuple[str | int, ...], new: Any, words: str) -> None:
+    """A refusal says which part is wrong, and what stands there."""
+    document = copy.deepcopy(VECTORS["document"])
+    document["metadata"]["revision"] = ""
+    change(document, path, new)
+    with pytest.raises(FlagDocumentError, match=words):
+        parse_flags(canonical_json(document))
+
+
+@pytest.mark.parametrize("member", ["key", "rules"])
+def test_parts_of_a_rollout_without_a_rollout_are_refused(member: str) -> None:
+    """Rules that are named and not there may not be passed over."""
+    document = json.loads(PLAIN)
+    document["metadata"] |= {"revision": "", member: "beta"}
+    with pytest.raises(FlagDocumentError, match="targeting None is no rollout"):
+        parse_flags(canonical_json(document))
+
+
+TEXT = canonical_json(
+    {**VECTORS["document"], "metadata": {**VECTORS["document"]["metadata"], "revision": ""}}
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"state":"ENABLED"', '"state":"ENABLED","state":"ENABLED"', "member 'state' is there 2 times"),
+        ('["v3",5005]', '["v3",NaN]', "targeting"),
+        ('["v3",5005]', '["v3",5005.0]', "targeting"),
+        ('["v3",5005]', f'["v3",{"9" * 1000}]', "hundredths of a percent"),
+        ('["v3",5005]', f'["v3",{"9" * 5000}]', "number out of range"),
+        ('["v3",5005]', "[" * 100_000, "recursion limit"),
+        ('"some":', '"if":' + "[" * 150 + "]" * 150 + ',"some":', "understands only"),
+        ('"NO"', '"\\ud800"', "unexpected end of hex escape"),
+        ('"NO"', '"N\\u0000O"', "a value of rule 'nordics' is .* not 1 to 64 characters"),
+        ('"NO"', f'"{"x" * 65}"', "a value of rule 'nordics' is .* not 1 to 64 characters"),
+        ('"NO"', f'"{"x" * 1_000_000}"', "a value of rule 'nordics' is .* not 1 to 64 characters"),
+        ('"NO"', ",".join(f'"{number}"' for number in range(100)), "has 101 values"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_hostile_texts_are_refused(old: str, new: str, words: str) -> None:
+    """Texts that readers take differently, or that are made to exhaust one, end in a short refusal."""
+    assert old in TEXT
+    with pytest.raises(FlagDocumentError, match=words) as refused:
+        parse_flags(TEXT.replace(old, new, 1))
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: replace(BETA, name="be,ta"),
+        lambda: replace(BETA, name="beta\n"),
+        lambda: replace(BETA, name="n" * 64),
+        lambda: replace(BETA, attribute="targetingKey"),
+        lambda: replace(BETA, attribute=""),
+        lambda: replace(BETA, values=()),
+        lambda: replace(BETA, values=("",)),
+        lambda: replace(BETA, values=("\ud800",)),
+        lambda: replace(BETA, values=("x" * 65,)),
+        lambda: replace(BETA, values=tuple(map(str, range(101)))),
+        lambda: Rollout(version="v3", hundredths=10_001, salt="ml/churn"),
+        lambda: Rollout(version="v3", hundredths=1, salt="ml churn"),
+        lambda: Rollout(version="v3", hundredths=1, salt="ml/churn", key="targetingKey"),
+        lambda: Rollout(version="v3", hundredths=1, salt="ml/churn", rules=(BETA, BETA)),
+        lambda: Rollout(
+            version="v3",
+            hundredths=1,
+            salt="ml/churn",
+            rules=tuple(replace(BETA, name=f"r{number}") for number in range(33)),
+        ),
+        lambda: replace(RELEASED, production="v3"),
+        lambda: replace(RELEASED, resident=("v2",)),
+        lambda: FlagStore(production="v2\n", resident=("v2\n",)),
+        lambda: FlagStore(production="v2", resident=("v2",), digests={"v2": "sha256:" + "2" * 64 + "\n"}),
+    ],
+)
+def test_what_could_not_be_obeyed_is_never_written(make: Callable[[], object]) -> None:
+    """The writer is held to the reader's rules."""
+    with pytest.raises(FlagDocumentError):
+        make()
+
+
+def test_the_largest_rollout_fits_into_a_config_map() -> None:
+    """All limits reached at once, in characters of four bytes, is still less than a ConfigMap's 1 MiB."""
+    rules = tuple(
+        Rule(name=f"{number:02}".ljust(63, "r"), attribute=f"a{number:02}".ljust(63, "a"), values=values)
+        for number in range(flags.MAX_RULES)
+        for values in [tuple("😀" * 61 + f"{value:03}" for value in range(flags.MAX_VALUES))]
+    )
+    rollout = Rollout(version="v3", hundredths=1, salt="ml/churn", rules=rules)
+    text = dump_flags(replace(RELEASED, rollout=rollout))
+    assert len(text.encode()) < 900_000
+    assert parse_flags(text).rollout == rollout
