@@ -20,12 +20,13 @@ from sklearn.ensemble import (
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PowerTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 
 import greenroom
 from greenroom.packaging import export as export_module
 from greenroom_runtime.contract.bundle import Bundle, GoldenSample
+from greenroom_runtime.models.failures import VersionError
 from greenroom_runtime.models.session import ModelSession
 from greenroom_runtime.models.verification import replay
 
@@ -198,6 +199,120 @@ def test_golden_samples_seek_trouble(frame: pd.DataFrame, labels: pd.Series, tmp
         pd.DataFrame([sample.features | {"note": "x"} for sample in samples])[frame.columns]
     )
     assert own.tolist() == [list(sample.probabilities or ()) for sample in samples]
+
+
+@pytest.mark.parametrize("name", ["logistic", "gradient boosting", "histogram boosting", "random forest"])
+def test_golden_samples_hold_what_the_model_itself_was_given(
+    name: str, frame: pd.DataFrame, labels: pd.Series, tmp_path: Path
+) -> None:
+    """Each sample has the pipeline's own preprocessed features, rounded once to the type of the graph."""
+    pipeline = PIPELINES[name]().fit(frame, labels)
+    path = package(pipeline, frame, tmp_path)
+    bundle, samples = read_bundle(path), read_golden(path)
+    assert bundle.parity is not None
+    assert bundle.parity.preprocessed == "Exact"
+    session = ModelSession(path, bundle=bundle)
+    dtype = session.preprocess([samples[0].features]).dtype
+    rows = pd.DataFrame([sample.features for sample in samples]).assign(note="x")[frame.columns]
+    own = pipeline[:-1].transform(rows).astype(dtype)
+    assert [list(sample.preprocessed or ()) for sample in samples] == own.tolist()
+    assert session.preprocess([sample.features for sample in samples]).tolist() == own.tolist()
+
+
+def test_a_changed_scaling_is_found_where_no_score_shows_it(
+    frame: pd.DataFrame, labels: pd.Series, tmp_path: Path
+) -> None:
+    """A wrong preprocessing step in front of a feature that the trees hardly use is refused all the same."""
+    pipeline = PIPELINES["gradient boosting"]().fit(frame, labels)
+    path = package(pipeline, frame, tmp_path)
+    scaler = pipeline[0].named_transformers_["n"][1]
+    scaler.mean_ = scaler.mean_ + np.array([0.0, 1e-3])
+    other = package(pipeline, frame, tmp_path / "skewed")
+    session = ModelSession(other, bundle=read_bundle(path))
+    with pytest.raises(VersionError, match="preprocessed features are not exactly"):
+        replay(session, path)
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (PowerTransformer(), "Pow, Scaler may end in other bits on another processor"),
+        (None, "no step before its model"),
+    ],
+    ids=["powers", "no preprocessing"],
+)
+def test_preprocessed_features_that_cannot_be_exact_are_left_out(
+    step: Any, told: str, frame: pd.DataFrame, labels: pd.Series, tmp_path: Path
+) -> None:
+    """The bundle is written without them and says why; its answers are proven all the same."""
+    numbers = frame[["age"]]
+    steps = [("p", step), ("m", LogisticRegression())] if step else [("m", LogisticRegression())]
+    path = package(Pipeline(steps).fit(numbers, labels), numbers, tmp_path)
+    bundle = read_bundle(path)
+    assert bundle.parity is not None
+    assert told in bundle.parity.preprocessed
+    assert bundle.signature.outputs.preprocessed is None
+    assert {sample.preprocessed for sample in read_golden(path)} == {None}
+
+
+def test_unseen_categories_can_be_refused(frame: pd.DataFrame, labels: pd.Series, tmp_path: Path) -> None:
+    """The door refuses them, so a pipeline that would raise on them can be packaged; no sample has one."""
+    encoder = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder())
+    pipeline = make_pipeline(columns(encoder), LogisticRegression()).fit(frame, labels)
+    path = package(pipeline, frame, tmp_path, refuse_unseen=["plan"])
+    session = ModelSession(path, bundle=read_bundle(path))
+    row = read_golden(path)[0].features
+    assert [finding.problem for finding in session.door.findings(row | {"plan": "gold"})] == ["unseen"]
+    assert session.door.findings(row | {"plan": "plus"}) == []
+    assert {sample.features["plan"] for sample in read_golden(path)} == {"basic", "plus", "é ü", None}
+
+
+def test_every_category_is_recorded_where_others_are_refused(tmp_path: Path) -> None:
+    """More than a hundred categories are left out of a bundle only while nobody needs them."""
+    frame = pd.DataFrame({"city": [f"city {number % 150}" for number in range(600)]})
+    pipeline = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
+    pipeline.fit(frame, [0, 1] * 300)
+    for version, refused, count in (("v1", (), 0), ("v2", ("city",), 150)):
+        path = package(pipeline, frame, tmp_path, version=version, refuse_unseen=refused)
+        (feature,) = read_bundle(path).signature.features
+        assert len(feature.categories or ()) == count
+
+
+def test_numbers_out_of_range_can_be_refused(frame: pd.DataFrame, labels: pd.Series, tmp_path: Path) -> None:
+    """The door refuses what training never saw, of the named columns alone."""
+    pipeline = PIPELINES["logistic"]().fit(frame, labels)
+    path = package(pipeline, frame, tmp_path, refuse_outside={"age"})
+    door = ModelSession(path, bundle=read_bundle(path)).door
+    row = read_golden(path)[0].features
+    assert [finding.problem for finding in door.findings(row | {"age": 17})] == ["outside"]
+    assert door.findings(row | {"age": 18, "income": 1e9}) == []
+    ages = [sample.features["age"] for sample in read_golden(path)]
+    assert all(18 <= age < 90 for age in ages if isinstance(age, int))
+
+
+def test_a_sensitive_column_leaves_no_value_in_the_signature(
+    frame: pd.DataFrame, labels: pd.Series, tmp_path: Path
+) -> None:
+    """Neither its categories nor its range are recorded, unless the door is to refuse others."""
+    pipeline = PIPELINES["logistic"]().fit(frame, labels)
+    path = package(pipeline, frame, tmp_path, sensitive=["income", "plan"])
+    features = {feature.name: feature for feature in read_bundle(path).signature.features}
+    assert {name for name, feature in features.items() if feature.sensitive} == {"income", "plan"}
+    assert (features["income"].minimum, features["income"].maximum) == (None, None)
+    assert features["plan"].categories is None
+    assert features["age"].minimum is not None
+    both = package(pipeline, frame, tmp_path, version="v2", sensitive=["plan"], refuse_unseen=["plan"])
+    assert read_bundle(both).signature.features[2].categories == ("basic", "plus", "é ü")
+
+
+def test_how_many_rows_may_share_a_run_is_recorded(
+    frame: pd.DataFrame, labels: pd.Series, tmp_path: Path
+) -> None:
+    """64 unless told otherwise."""
+    pipeline = PIPELINES["logistic"]().fit(frame, labels)
+    assert read_bundle(package(pipeline, frame, tmp_path)).batching.max_rows == 64
+    other = package(pipeline, frame, tmp_path, version="v2", max_batch_rows=1)
+    assert read_bundle(other).batching.max_rows == 1
 
 
 def test_the_digests_are_those_of_the_files(frame: pd.DataFrame, labels: pd.Series, tmp_path: Path) -> None:
@@ -415,6 +530,13 @@ def test_a_column_that_a_request_cannot_carry_is_named(
         ({"name": ""}, "name is empty"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"parity_rows": 10}, "fewer than 1000"),
+        ({"max_batch_rows": 0}, "max_batch_rows is 0"),
+        ({"max_batch_rows": 65537}, "to 65536"),
+        ({"sensitive": ["e-mail"]}, "sensitive names what is no feature of the pipeline: \\['e-mail'\\]"),
+        ({"sensitive": ["note"]}, "no feature.*it reads \\['age', 'income', 'plan'\\]"),
+        ({"sensitive": "plan"}, "pass several names, as in sensitive=\\['plan'\\]"),
+        ({"refuse_unseen": ["age"]}, "refuse_unseen.*'age'.*int64.*refuse_outside"),
+        ({"refuse_outside": ["plan"]}, "refuse_outside.*'plan'.*string.*refuse_unseen"),
         ({"y": [0, 1]}, "y has 2 values"),
         ({"y": ["maybe"] * 600}, "never learned: \\['maybe'\\]"),
     ],

@@ -121,6 +121,8 @@ class Parity(BundleModel):
     """Largest difference of a score."""
     tolerance: float = Field(ge=0)
     """The bound that the runtime holds golden scores to."""
+    preprocessed: str = ""
+    """``Exact`` where golden samples hold the preprocessed features too, else why not; for people."""
 
 
 class Bundle(BundleModel):

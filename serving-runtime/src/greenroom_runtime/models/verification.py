@@ -1,25 +1,32 @@
-"""Golden replay: the model must answer what the training pipeline itself answered."""
+"""Golden replay: the model must answer what the training pipeline itself answered.
+
+Labels and preprocessed features are compared exactly, scores within the bound that was proven at packaging:
+onnxruntime's float32 ends in other bits on other processors and with other numbers of rows in one run.
+"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 from pydantic import ValidationError
 
 from greenroom_runtime.contract.bundle import GOLDEN_FILE, GoldenSample, Signature, Value
 from greenroom_runtime.contract.report import FailureReason
 from greenroom_runtime.models.door import describe
 from greenroom_runtime.models.failures import VersionError
-from greenroom_runtime.models.session import ModelSession, Prediction
+from greenroom_runtime.models.session import Array, ModelSession, Prediction, Row
 
 DEFAULT_TOLERANCE = 1e-6
 """For a bundle without a parity report; onnxruntime's last bits differ by that between batch sizes."""
 _BATCH_ROWS = 256
+Answer = TypeVar("Answer")
 
 
 def replay(session: ModelSession, directory: Path) -> int:
-    """Replay every golden sample, row by row and in batches; return how many there are.
+    """Replay every golden sample, row by row and in batches as large as requests may share; count them.
 
     VersionError(GoldenMismatch) names the first sample that differs, with what was expected and found.
     """
@@ -27,21 +34,40 @@ def replay(session: ModelSession, directory: Path) -> int:
     tolerance = parity.tolerance if parity else DEFAULT_TOLERANCE
     samples = _read(session, directory / GOLDEN_FILE)
     count = 0
-    while chunk := list(islice(samples, _BATCH_ROWS)):
-        single = [_predict(session, [sample], first=count + at)[0] for at, sample in enumerate(chunk)]
-        batch = _predict(session, chunk, first=count)
-        for answers, how in ((single, "alone"), (batch, f"in a batch of {len(chunk)}")):
-            for at, (sample, answer) in enumerate(zip(chunk, answers, strict=True)):
-                _compare(
-                    sample,
-                    answer,
-                    number=count + at,
-                    how=how,
-                    tolerance=tolerance,
-                    signature=session.bundle.signature,
-                )
+    batch_rows = min(_BATCH_ROWS, session.bundle.batching.max_rows)
+    while chunk := list(islice(samples, batch_rows)):
+        for at, sample in enumerate(chunk):
+            _replay_together(session, [sample], first=count + at, how="alone", tolerance=tolerance)
+        if len(chunk) > 1:
+            how = f"in a batch of {len(chunk)}"
+            _replay_together(session, chunk, first=count, how=how, tolerance=tolerance)
         count += len(chunk)
     return count
+
+
+def _replay_together(
+    session: ModelSession, samples: Sequence[GoldenSample], *, first: int, how: str, tolerance: float
+) -> None:
+    """Replay samples in one run of the model."""
+    signature = session.bundle.signature
+    rows = [sample.features for sample in samples]
+    if signature.outputs.preprocessed is not None and any(sample.preprocessed for sample in samples):
+        found = _run(session.preprocess, rows, first=first)
+        if found.dtype.kind != "f" or found.ndim != 2 or len(found) != len(rows):  # noqa: PLR2004
+            wanted = f"floats of shape ({len(rows)}, columns)"
+            raise _preprocessing_mismatch(wanted, f"{found.dtype} of shape {found.shape}", first, how)
+        for at, sample in enumerate(samples):
+            _compare_preprocessed(sample, found[at], number=first + at, how=how, signature=signature)
+    answers = _run(session.predict, rows, first=first)
+    for at, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
+        _compare(
+            sample,
+            answer,
+            number=first + at,
+            how=how,
+            tolerance=tolerance,
+            signature=session.bundle.signature,
+        )
 
 
 def _read(session: ModelSession, path: Path) -> Iterator[GoldenSample]:
@@ -60,9 +86,9 @@ def _read(session: ModelSession, path: Path) -> Iterator[GoldenSample]:
             yield sample
 
 
-def _predict(session: ModelSession, samples: Sequence[GoldenSample], *, first: int) -> list[Prediction]:
+def _run(run: Callable[[Sequence[Row]], Answer], rows: Sequence[Row], *, first: int) -> Answer:
     try:
-        return session.predict([sample.features for sample in samples])
+        return run(rows)
     except MemoryError:
         raise
     except Exception as error:
@@ -70,6 +96,45 @@ def _predict(session: ModelSession, samples: Sequence[GoldenSample], *, first: i
         raise VersionError(
             FailureReason.GOLDEN_MISMATCH, message, file=GOLDEN_FILE, sample=first, found="an error"
         ) from error
+
+
+def _compare_preprocessed(
+    sample: GoldenSample, found: Array, *, number: int, how: str, signature: Signature
+) -> None:
+    if sample.preprocessed is None:
+        return
+    try:  # samples hold numbers of the graph's own type, NaN as null, so that a cast changes nothing
+        values = [math.nan if value is None else float(value) for value in sample.preprocessed]
+    except ValueError as error:
+        message = f"{GOLDEN_FILE} line {number + 1}: a preprocessed feature is no number: {error}"
+        raise VersionError(FailureReason.INVALID_BUNDLE, message, file=GOLDEN_FILE, sample=number) from error
+    expected = np.array(values, dtype=found.dtype)
+    if expected.shape != found.shape:
+        raise _preprocessing_mismatch(f"{expected.size} columns", f"{found.size} columns", number, how)
+    nothing = np.isnan(expected) & np.isnan(found)
+    differing = np.flatnonzero(~((expected == found) | nothing))
+    if differing.size:
+        column = int(differing[0])
+        told = [repr(side[column].item()) for side in (expected, found)]
+        if any(feature.sensitive for feature in signature.features):
+            told = ["not shown: a feature is sensitive"] * 2
+        where = f"{how} (column {column}, {differing.size} of {found.size} differ)"
+        raise _preprocessing_mismatch(told[0], told[1], number, where)
+
+
+def _preprocessing_mismatch(expected: str, found: str, number: int, how: str) -> VersionError:
+    message = (
+        f"golden sample {number}, {how}: the preprocessed features are not exactly the training pipeline's; "
+        f"package the model again with the libraries that it was trained with"
+    )
+    return VersionError(
+        FailureReason.GOLDEN_MISMATCH,
+        message,
+        file=GOLDEN_FILE,
+        sample=number,
+        expected=expected,
+        found=found,
+    )
 
 
 def _compare(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,16 @@ from greenroom.packaging.errors import (
     VersionExistsError,
 )
 from greenroom.packaging.export import ARITHMETICS, export_pipeline, used_columns
-from greenroom.packaging.frame import check_frame, read_features, to_rows
+from greenroom.packaging.frame import Policies, check_frame, publish, read_features, to_rows
 from greenroom.packaging.hostile import HostileRow, hostile_rows
 from greenroom.packaging.parity import Answers, Comparison, ask_graph, ask_pipeline, compare, plain, refuse
+from greenroom.packaging.preprocessing import Preprocessed, expose
 from greenroom.packaging.write import check_target, describe, write_bundle
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.bundle import (
     GOLDEN_FILE,
     MODEL_FILE,
+    Batching,
     Bundle,
     Feature,
     GoldenSample,
@@ -53,6 +55,7 @@ __all__ = [
 MIN_PARITY_ROWS = 1000
 GOLDEN_SAMPLES = 60
 WARMUP_ROWS = 8
+MAX_BATCH_ROWS = 65536
 
 
 def package(
@@ -63,6 +66,10 @@ def package(
     name: str,
     version: str,
     to: str | Path,
+    sensitive: Collection[str] = (),
+    refuse_unseen: Collection[str] = (),
+    refuse_outside: Collection[str] = (),
+    max_batch_rows: int = 64,
     tolerance: float = 1e-5,
     parity_rows: int = 2000,
     seed: int = 0,
@@ -76,38 +83,53 @@ def package(
     the difference of a probability; for a regressor it is relative to the median of its predictions. The same
     arguments, ``created`` included, give the same bytes.
 
+    Three collections of columns: the values of ``sensitive`` are shown by no log and no error; a text of
+    ``refuse_unseen`` that is none of the categories of ``X``, and a number of ``refuse_outside`` beyond the
+    range of ``X``, are refused at the door and never reach the model. ``max_batch_rows`` bounds the rows of
+    one run of the model.
+
     Raises FrameError for a frame that cannot be described, ExportError for a step without an equal in
     ONNX, ParityError when the export answers any of ``parity_rows`` hostile rows otherwise than the
     pipeline, VersionExistsError for a version that is there; all are PackagingErrors, and nothing is
     written then.
     """
-    _check_arguments(name, version, tolerance, parity_rows)
+    _check_arguments(name, version, tolerance, parity_rows, max_batch_rows)
     target = Path(to) / version
     check_target(target, overwrite=overwrite)
     check_frame(X)
     _check_pipeline(pipeline, X, y)
     columns = list(X.columns)
     used = X[used_columns(pipeline, columns)]
-    features = read_features(used)
+    policies = _policies(
+        list(used.columns), sensitive=sensitive, refuse_unseen=refuse_unseen, refuse_outside=refuse_outside
+    )
+    features = read_features(used, policies)
     rows = hostile_rows(to_rows(used, features), features, count=parity_rows, seed=seed)
     expected = ask_pipeline(pipeline, rows, used, features)
     best = _best_export(pipeline, features, columns, rows, expected, tolerance=tolerance)
-    files = {MODEL_FILE: best.export.graph, GOLDEN_FILE: _golden(rows, expected, best)}
+    preprocessed = expose(best.export, pipeline, rows, used, features)
+    files = {
+        MODEL_FILE: preprocessed.export.graph,
+        GOLDEN_FILE: _golden(rows, expected, best, preprocessed),
+    }
     bundle = Bundle(
         name=name,
         version=version,
         created=(created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         framework=f"scikit-learn {sklearn.__version__}",
-        signature=_signature(pipeline, features, best),
+        signature=_signature(pipeline, features, best, preprocessed),
         files=describe(files),
-        parity=best.parity,
+        parity=best.parity.model_copy(update={"preprocessed": preprocessed.told}),
         warmup=tuple(row.features for row in rows if row.kind == "ordinary")[:WARMUP_ROWS],
+        batching=Batching(max_rows=max_batch_rows),
     )
     write_bundle(target, bundle, files, overwrite=overwrite, prove=lambda stage: _replay(stage, bundle))
     return target
 
 
-def _check_arguments(name: str, version: str, tolerance: float, parity_rows: int) -> None:
+def _check_arguments(
+    name: str, version: str, tolerance: float, parity_rows: int, max_batch_rows: int
+) -> None:
     if not name:
         raise PackagingError("name is empty: give the model's name, as in name='churn'")
     aliases = (names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS)
@@ -124,6 +146,23 @@ def _check_arguments(name: str, version: str, tolerance: float, parity_rows: int
         raise PackagingError(f"tolerance is {tolerance}: it is a positive number, like 1e-5")
     if parity_rows < MIN_PARITY_ROWS:
         raise PackagingError(f"parity_rows is {parity_rows}: fewer than {MIN_PARITY_ROWS} prove little")
+    if not 1 <= max_batch_rows <= MAX_BATCH_ROWS:
+        raise PackagingError(
+            f"max_batch_rows is {max_batch_rows}: it is 1, which runs every row alone, to {MAX_BATCH_ROWS}"
+        )
+
+
+def _policies(columns: Sequence[str], **named: Collection[str]) -> Policies:
+    for parameter, names_given in named.items():
+        if isinstance(names_given, str):
+            raise PackagingError(
+                f"{parameter} is a text: pass several names, as in {parameter}=[{names_given!r}]"
+            )
+        if unknown := [name for name in names_given if name not in columns]:
+            raise PackagingError(
+                f"{parameter} names what is no feature of the pipeline: {unknown}; it reads {list(columns)}"
+            )
+    return Policies(**{parameter: frozenset(given) for parameter, given in named.items()})
 
 
 def _check_pipeline(pipeline: Any, frame: pd.DataFrame, y: Sequence[Value] | None) -> None:
@@ -189,7 +228,9 @@ def _replay(stage: Path, bundle: Bundle) -> None:
         ) from error
 
 
-def _golden(rows: Sequence[HostileRow], expected: Answers, best: Comparison) -> bytes:
+def _golden(
+    rows: Sequence[HostileRow], expected: Answers, best: Comparison, preprocessed: Preprocessed
+) -> bytes:
     """Return the first rows of each kind, the kinds taking turns, with the training pipeline's answers."""
     classifier = best.export.probabilities is not None
     lines = []
@@ -199,14 +240,17 @@ def _golden(rows: Sequence[HostileRow], expected: Answers, best: Comparison) -> 
             features=row.features,
             prediction=best.label(expected.predictions[index]),
             probabilities=None if scores is None else tuple(float(score) for score in scores),
+            preprocessed=preprocessed.row(index),
         )
         lines.append(json.dumps(sample.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n")
     return "".join(lines).encode()
 
 
-def _signature(pipeline: Any, features: Sequence[Feature], best: Comparison) -> Signature:
+def _signature(
+    pipeline: Any, features: Sequence[Feature], best: Comparison, preprocessed: Preprocessed
+) -> Signature:
     return Signature(
-        features=tuple(features),
+        features=tuple(publish(feature) for feature in features),
         tensors=best.export.tensors,
         outputs=Outputs(
             prediction=best.export.prediction,
@@ -214,5 +258,6 @@ def _signature(pipeline: Any, features: Sequence[Feature], best: Comparison) -> 
             classes=tuple(best.label(plain(label)) for label in pipeline.classes_)
             if is_classifier(pipeline)
             else None,
+            preprocessed=preprocessed.output,
         ),
     )

@@ -38,11 +38,18 @@ class Export:
     tensors: tuple[Tensor, ...]
     prediction: str
     probabilities: str | None
+    model_input: str | None
+    """The tensor that the last step reads, where there are steps before it and it reads one."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs that are the answer."""
+        return (self.prediction, self.probabilities) if self.probabilities else (self.prediction,)
 
 
 def used_columns(pipeline: Any, columns: Sequence[str]) -> list[str]:
     """Return the columns that the pipeline reads, in the frame's order: a ColumnTransformer may drop some."""
-    first = _steps(pipeline)[0][1]
+    first = steps_of(pipeline)[0][1]
     if not isinstance(first, ColumnTransformer):
         return list(columns)
     used = {
@@ -62,7 +69,7 @@ def export_pipeline(
     ``columns`` are those that the pipeline was fitted on, ``features`` those that it reads.
     """
     tensors = _tensors(features, "float32" if arithmetic == "float32" else "float64")
-    steps = copy.deepcopy(_steps(pipeline))
+    steps = copy.deepcopy(steps_of(pipeline))
     if isinstance(steps[0][1], ColumnTransformer):
         _address_by_position(steps[0][1], columns, [name for tensor in tensors for name in tensor.features])
     elif len(tensors) > 1:
@@ -73,7 +80,7 @@ def export_pipeline(
     if arithmetic == "float64, then float32 in the model":
         steps.insert(-1, ("to_float32", CastTransformer(dtype=np.float32)))
     classifier = is_classifier(pipeline)
-    graph = _convert(Pipeline(steps), tensors, classifier=classifier)
+    graph, topology = _convert(Pipeline(steps), tensors, classifier=classifier)
     _spell_missing(graph)
     _order_opsets(graph)
     if isinstance(steps[-1][1], RandomForestClassifier | ExtraTreesClassifier):
@@ -85,14 +92,25 @@ def export_pipeline(
         tensors=tensors,
         prediction=names[0],
         probabilities=names[1] if classifier else None,
+        model_input=_model_input(graph, topology, steps[-1][1]),
     )
 
 
-def _convert(pipeline: Any, tensors: Sequence[Tensor], *, classifier: bool) -> Any:
+def _model_input(graph: Any, topology: Any, model: Any) -> str | None:
+    computed = {output for node in graph.graph.node for output in node.output}
+    for operator in topology.unordered_operator_iterator():
+        if operator.raw_operator is model:
+            names = [variable.full_name for variable in operator.inputs]
+            return names[0] if len(names) == 1 and names[0] in computed else None
+    return None
+
+
+def _convert(pipeline: Any, tensors: Sequence[Tensor], *, classifier: bool) -> tuple[Any, Any]:
+    """Return the graph, and skl2onnx's account of which part of it each step has become."""
     kinds = {"float32": FloatTensorType, "float64": DoubleTensorType, "string": StringTensorType}
     inputs = [(tensor.name, kinds[tensor.dtype]([None, len(tensor.features)])) for tensor in tensors]
     try:
-        return convert_sklearn(
+        graph, topology = convert_sklearn(
             pipeline,
             name="greenroom",
             initial_types=inputs,
@@ -100,6 +118,7 @@ def _convert(pipeline: Any, tensors: Sequence[Tensor], *, classifier: bool) -> A
             target_opset=OPSETS,
             custom_conversion_functions={SimpleImputer: _convert_imputer},
             custom_shape_calculators={SimpleImputer: _imputer_shape},
+            intermediate=True,
         )
     except ExportError:
         raise
@@ -109,9 +128,11 @@ def _convert(pipeline: Any, tensors: Sequence[Tensor], *, classifier: bool) -> A
             f"the pipeline cannot be exported to ONNX: {lines[0]}: replace that step by one that has a "
             "converter in skl2onnx, or do its work before the pipeline"
         ) from error
+    return graph, topology
 
 
-def _steps(pipeline: Any) -> list[tuple[str, Any]]:
+def steps_of(pipeline: Any) -> list[tuple[str, Any]]:
+    """Return the steps that do something; an estimator alone is one."""
     if not isinstance(pipeline, Pipeline):
         return [("model", pipeline)]
     return [(name, step) for name, step in pipeline.steps if step is not None and not isinstance(step, str)]

@@ -1,6 +1,7 @@
 """The training frame as the bundle's contract sees it: typed features, rows of JSON values, tensors."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,15 @@ MISSING_TEXT = "__missing__"
 
 MAX_CATEGORIES = 100
 Row = dict[str, Value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policies:
+    """What the door does beyond the types; each is a set of columns."""
+
+    sensitive: frozenset[str] = frozenset()
+    refuse_unseen: frozenset[str] = frozenset()
+    refuse_outside: frozenset[str] = frozenset()
 
 
 def check_frame(frame: pd.DataFrame) -> None:
@@ -33,15 +43,46 @@ def check_frame(frame: pd.DataFrame) -> None:
         )
 
 
-def read_features(frame: pd.DataFrame) -> tuple[Feature, ...]:
+def read_features(frame: pd.DataFrame, policies: Policies) -> tuple[Feature, ...]:
     """Return the typed features of a checked frame, in its column order; FrameError names the column."""
-    return tuple(_read_feature(name, frame[name]) for name in frame.columns)
+    features = tuple(_read_feature(name, frame[name], policies) for name in frame.columns)
+    for feature in features:
+        if feature.unseen == "Refuse" and feature.dtype != "string":
+            raise FrameError(
+                f"refuse_unseen has the column {feature.name!r}, which is {feature.dtype} and has no "
+                "categories: leave it out, or use refuse_outside for a number"
+            )
+        if feature.outside == "Refuse" and feature.dtype in ("string", "bool"):
+            raise FrameError(
+                f"refuse_outside has the column {feature.name!r}, which is {feature.dtype} and has no range: "
+                "leave it out, or use refuse_unseen for a text"
+            )
+    return features
 
 
-def _read_feature(name: str, column: "pd.Series[Any]") -> Feature:
+def publish(feature: Feature) -> Feature:
+    """Return the feature as the bundle shows it: of a sensitive one only values that the door needs."""
+    if not feature.sensitive:
+        return feature
+    hidden: dict[str, None] = {}
+    if feature.unseen == "Accept":
+        hidden["categories"] = None
+    if feature.outside == "Accept":
+        hidden |= {"minimum": None, "maximum": None}
+    return feature.model_copy(update=hidden)
+
+
+def _read_feature(name: str, column: "pd.Series[Any]", policies: Policies) -> Feature:
     dtype = _dtype(name, column)
     present = column.dropna()
-    nullable = bool(column.isna().any())
+    common: dict[str, Any] = {
+        "name": name,
+        "dtype": dtype,
+        "nullable": bool(column.isna().any()),
+        "sensitive": name in policies.sensitive,
+        "unseen": "Refuse" if name in policies.refuse_unseen else "Accept",
+        "outside": "Refuse" if name in policies.refuse_outside else "Accept",
+    }
     if present.empty:
         raise FrameError(f"column {name!r} has no value at all: leave it out of the pipeline")
     if dtype == "string":
@@ -50,23 +91,16 @@ def _read_feature(name: str, column: "pd.Series[Any]") -> Feature:
             raise FrameError(
                 f"column {name!r} has the value {MISSING_TEXT!r}, which stands for null: rename it"
             )
-        return Feature(
-            name=name,
-            dtype=dtype,
-            nullable=nullable,
-            null_as=MISSING_TEXT,
-            categories=categories if len(categories) <= MAX_CATEGORIES else None,
-        )
+        few = len(categories) <= MAX_CATEGORIES or name in policies.refuse_unseen
+        return Feature(**common, null_as=MISSING_TEXT, categories=categories if few else None)
     if dtype == "bool":
-        return Feature(name=name, dtype=dtype, nullable=nullable)
+        return Feature(**common)
     numbers = present.to_numpy(dtype="float64")
     if not np.isfinite(numbers).all():
         raise FrameError(
             f"column {name!r} has infinite values, which JSON cannot carry: replace them by null"
         )
-    return Feature(
-        name=name, dtype=dtype, nullable=nullable, minimum=float(numbers.min()), maximum=float(numbers.max())
-    )
+    return Feature(**common, minimum=float(numbers.min()), maximum=float(numbers.max()))
 
 
 def _dtype(name: str, column: "pd.Series[Any]") -> Dtype:

@@ -63,7 +63,7 @@ def _makers(features: Sequence[Feature]) -> list[tuple[str, Callable[[_Source, R
     ]
     if _nullable(features):
         makers.append(("null", _null))
-    if _textual(features):
+    if _open(features):
         makers.append(("unseen category", _unseen))
     if _numeric(features):
         makers += [("extreme", _extreme), ("threshold", _threshold)]
@@ -74,8 +74,9 @@ def _nullable(features: Sequence[Feature]) -> list[Feature]:
     return [feature for feature in features if feature.nullable]
 
 
-def _textual(features: Sequence[Feature]) -> list[Feature]:
-    return [feature for feature in features if feature.dtype == "string"]
+def _open(features: Sequence[Feature]) -> list[Feature]:
+    """Return the texts that may be anything; what the door refuses is no row of the model's."""
+    return [feature for feature in features if feature.dtype == "string" and feature.unseen == "Accept"]
 
 
 def _numeric(features: Sequence[Feature]) -> list[Feature]:
@@ -95,7 +96,7 @@ def _null(source: _Source, row: Row) -> Row:
 
 
 def _unseen(source: _Source, row: Row) -> Row:
-    for feature in source.some(_textual(source.features)):
+    for feature in source.some(_open(source.features)):
         known = str(source.dice.choice(source.values[feature.name]))
         row[feature.name] = source.dice.choice((*UNSEEN, known.upper(), known.lower(), f"{known} "))
     return row
@@ -105,9 +106,8 @@ def _extreme(source: _Source, row: Row) -> Row:
     for feature in source.some(_numeric(source.features)):
         low, high = feature.minimum or 0.0, feature.maximum or 0.0
         span = (high - low) or 1.0
-        value = source.dice.choice(
-            (low, high, low - span, high + span, low - 10 * span, high + 10 * span, 0.0)
-        )
+        beyond = (low - span, high + span, low - 10 * span, high + 10 * span, 0.0)
+        value = source.dice.choice((low, high) if feature.outside == "Refuse" else (low, high, *beyond))
         row[feature.name] = int(value) if feature.dtype == "int64" else value
     return row
 

@@ -91,20 +91,29 @@ def _refusal(
 
 def ask_graph(export: Export, rows: Sequence[HostileRow], features: Sequence[Feature]) -> Answers:
     """Return the exported graph's answers; ExportError where onnxruntime cannot load or run it."""
+    found = run_graph(
+        export.graph,
+        export.outputs,
+        to_tensors([row.features for row in rows], features, export.tensors),
+    )
+    predictions = np.asarray(found[0]).reshape(len(rows), -1)[:, 0]
+    scores = found[1] if export.probabilities else predictions.reshape(-1, 1)
+    return Answers(predictions=[plain(value) for value in predictions], scores=scores)
+
+
+def run_graph(graph: bytes, outputs: Sequence[str], feed: dict[str, Any]) -> list[Any]:
+    """Return the named outputs for these inputs; ExportError where onnxruntime cannot load or run it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4  # what fails is raised; the log would say it twice
-    outputs = [name for name in (export.prediction, export.probabilities) if name]
     try:
-        session = onnxruntime.InferenceSession(export.graph, options, providers=["CPUExecutionProvider"])
-        found = session.run(outputs, to_tensors([row.features for row in rows], features, export.tensors))
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        found: list[Any] = session.run(list(outputs), feed)
     except Exception as error:
         raise ExportError(
             f"onnxruntime cannot run the exported graph: {str(error).splitlines()[0]}"
         ) from error
-    predictions = np.asarray(found[0]).reshape(len(rows), -1)[:, 0]
-    scores = found[1] if export.probabilities else predictions.reshape(-1, 1)
-    return Answers(predictions=[plain(value) for value in predictions], scores=scores)
+    return found
 
 
 def compare(
