@@ -36,10 +36,12 @@ class Record:
     prediction: Value = None
     probabilities: Sequence[float] | None = None
     classes: Sequence[Value] | None = None
-    """The labels of the probabilities."""
+    """The labels of the probabilities; None where they are numbered from 0."""
     error: str = ""
     """What was answered instead of a prediction; it holds no feature's value."""
     sensitive: frozenset[str] = frozenset()
     """The features whose values may not be shown."""
     known: frozenset[str] | None = None
     """Where set, features that are not among these are left out: nobody knows whether they are sensitive."""
+    size: int = 0
+    """Bytes of the request that it keeps alive, its share of the body: they bound the log's queue."""

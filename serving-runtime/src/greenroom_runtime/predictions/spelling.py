@@ -1,0 +1,141 @@
+"""How a record is written: one line of JSON, as ``docs/schemas/prediction.schema.json`` describes it."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+
+from greenroom_runtime.contract.bundle import Value
+from greenroom_runtime.predictions.record import Record
+
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
+_SAME_VALUE = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+_EXACT_AS_FLOAT = 2**53
+_HASH_BYTES = 16
+_MOST_CLASSES_KEPT = 64
+
+
+class UnspeakableRecordError(ValueError):
+    """JSON has no words for the record, or it needs too many."""
+
+
+def hash_key(secret: str | None, *, model: str, namespace: str) -> bytes:
+    """Return the key of the hashes of sensitive features.
+
+    Without a secret it is made of the model's name, which anybody can do: then whoever can guess a value
+    can also confirm it.
+    """
+    text = secret or f"greenroom/{namespace}/{model}"
+    return hashlib.blake2b(text.encode(), digest_size=32).digest()
+
+
+class Speller:
+    """Writes the records of one model."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        namespace: str,
+        sensitive: Literal["Hash", "Omit"],
+        key: bytes,
+        most_bytes: int,
+        mark: bool = False,
+    ) -> None:
+        """``most_bytes`` bounds a line; ``mark`` lets it begin with ``"event":"prediction"``."""
+        self._fixed = {
+            **({"event": "prediction"} if mark else {}),
+            "model": model,
+            "namespace": namespace,
+        }
+        self._hashes = sensitive == "Hash"
+        self._key = key
+        self._most_bytes = most_bytes
+        self._labels: dict[int, tuple[Sequence[Value], list[str]]] = {}
+
+    def line(self, record: Record) -> bytes:
+        """Return the record's line; UnspeakableRecordError where there can be none.
+
+        Features that are too large, or that JSON cannot carry, are left out as a whole: that a request was
+        refused is worth recording, whatever it contained.
+        """
+        try:
+            spelled = self._spell(record, self._features(record))
+            if len(spelled) <= self._most_bytes:
+                return spelled
+        except (TypeError, ValueError, RecursionError):  # what orjson and datetime raise
+            pass
+        try:
+            spelled = self._spell(record, None)
+        except (TypeError, ValueError) as error:
+            message = f"a record cannot be written as JSON: {type(error).__name__}"
+            raise UnspeakableRecordError(message) from error
+        if len(spelled) > self._most_bytes:
+            message = f"a record has {len(spelled)} bytes, more than {self._most_bytes}"
+            raise UnspeakableRecordError(message)
+        return spelled
+
+    def _spell(self, record: Record, features: Mapping[str, Any] | None) -> bytes:
+        probabilities = record.probabilities
+        return orjson.dumps(
+            {
+                **self._fixed,
+                "id": record.id,
+                "time": datetime.fromtimestamp(record.time, UTC),
+                "version": record.version,
+                "role": record.role,
+                "reason": record.reason,
+                "entity": record.entity,
+                "features": features,
+                "feature_source": record.feature_source,
+                "prediction": record.prediction,
+                "probabilities": None if probabilities is None else self._by_class(record, probabilities),
+                "latency_ms": record.latency_ms,
+                "status": record.status,
+                "error": record.error,
+            },
+            option=_OPTIONS,
+        )
+
+    def _by_class(self, record: Record, probabilities: Sequence[float]) -> dict[str, float]:
+        classes = record.classes
+        if classes is None:
+            return {str(number): value for number, value in enumerate(probabilities)}
+        # By identity: a version's records share the tuple, and (0, 1) == (False, True).
+        kept = self._labels.get(id(classes))
+        if kept is None or kept[0] is not classes:
+            if len(self._labels) >= _MOST_CLASSES_KEPT:
+                self._labels.clear()
+            kept = self._labels[id(classes)] = (classes, [_label(one) for one in classes])
+        return dict(zip(kept[1], probabilities, strict=True))
+
+    def _features(self, record: Record) -> Mapping[str, Any] | None:
+        features = record.features
+        if features is None or (not record.sensitive and record.known is None):
+            return features
+        shown = {}
+        for name, value in features.items():
+            if record.known is not None and name not in record.known:
+                continue
+            if name not in record.sensitive:
+                shown[name] = value
+            elif self._hashes:
+                shown[name] = None if value is None else self._hash(name, value)
+        return shown
+
+    def _hash(self, name: str, value: object) -> str:
+        """Return the same text for the same value of the same feature, under the same key."""
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _EXACT_AS_FLOAT:
+            value = float(value)  # 1 and 1.0 are the same number to a model
+        if isinstance(value, float) and not math.isfinite(value):
+            value = str(value)  # JSON would spell them all null
+        content = name.encode() + b"\0" + orjson.dumps(value, option=_SAME_VALUE)
+        return hashlib.blake2b(content, digest_size=_HASH_BYTES, key=self._key).hexdigest()
+
+
+def _label(value: Value) -> str:
+    """Return a class as an object's key, as the answers of ``/predict`` spell it."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,0 +1,66 @@
+"""Records as lines between the structured logs, for whatever collects those."""
+
+import os
+import select
+from collections import Counter
+from collections.abc import Sequence
+
+from greenroom_runtime.predictions.ledger import Account, Ledger
+
+_STALLED_MILLISECONDS = 200
+
+
+class StdoutSink:
+    """Writes lines to a descriptor that others write to as well.
+
+    POSIX promises that a write of at most PIPE_BUF bytes to a pipe is not mixed with others': several short
+    lines go at once, and only a line that is longer could be torn by one of the process's own log.
+    """
+
+    def __init__(self, descriptor: int, *, ledger: Ledger) -> None:
+        self._descriptor = descriptor
+        self._ledger = ledger
+        self._begun = b""
+        """What is left of a write that was cut short."""
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+
+    def append(self, lines: Sequence[bytes], accounts: Sequence[Account]) -> int:
+        """Write lines for as long as they are read; return how many, OSError when it is none."""
+        done = 0
+        while done < len(lines):
+            number, content = _group(lines, done)
+            try:
+                self._write(self._begun or content)
+            except OSError:
+                if done == 0:
+                    raise
+                break
+            self._ledger.logged(Counter(accounts[done : done + number]))
+            done += number
+        return done
+
+    def tidy(self) -> None:
+        """Do nothing: what is written is gone."""
+
+    def close(self) -> None:
+        """Do nothing: the descriptor is not ours."""
+
+    def _write(self, content: bytes) -> None:
+        self._begun = b""
+        while content:
+            if not self._poll.poll(_STALLED_MILLISECONDS):
+                message = "stdout is not being read"
+                raise TimeoutError(message)
+            content = content[os.write(self._descriptor, content) :]
+            self._begun = content
+
+
+def _group(lines: Sequence[bytes], start: int) -> tuple[int, bytes]:
+    """Return how many lines go in one write, at least one, and their bytes."""
+    size = len(lines[start])
+    end = start + 1
+    while end < len(lines) and size + len(lines[end]) <= select.PIPE_BUF:
+        size += len(lines[end])
+        end += 1
+    return end - start, b"".join(lines[start:end])
