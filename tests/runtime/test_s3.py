@@ -75,7 +75,7 @@ async def test_the_same_trouble_is_told_in_the_same_words(monkeypatch: pytest.Mo
         told = []
         for _ in range(2):
             with pytest.raises(SourceUnreachableError) as caught:
-                await source.size("v1", "bundle.json")
+                await source.stat("v1", "bundle.json")
             told.append(str(caught.value))
     assert told[0] == told[1]
     assert told[0].endswith("error sending request: Connection refused")

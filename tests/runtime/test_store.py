@@ -39,20 +39,27 @@ async def test_a_stored_bundle_is_whole(store: BundleStore, source: Path, tmp_pa
     assert sorted(entry.name for entry in (tmp_path / "models").iterdir()) == [".lock", "v1"]
 
 
-async def test_a_cancelled_fetch_leaves_nothing(store: BundleStore, tmp_path: Path) -> None:
-    """A preparation that is given up half-way leaves no stage behind, and can be begun again."""
+async def test_a_given_up_fetch_is_gone_on_with_or_collected(store: BundleStore, tmp_path: Path) -> None:
+    """What a preparation has left half-way is taken up by the next one, and goes with its version."""
+    stage = tmp_path / "models" / ".stage-v1"
     fetch = asyncio.create_task(store.obtain("v1", pinned=None))
-    while not (tmp_path / "models" / ".stage-v1").exists():  # noqa: ASYNC110 a directory is no event
+    while not stage.exists():  # noqa: ASYNC110 a directory is no event
         await asyncio.sleep(0)
     fetch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetch
-    assert [entry.name for entry in (tmp_path / "models").iterdir()] == [".lock"]
+    assert stage.is_dir()
+    store.collect(frozenset({"v1"}))
+    assert stage.is_dir()
+    store.collect(frozenset())
+    assert not stage.exists()
     assert (await store.obtain("v1", pinned=None)).version == "v1"
+    assert sorted(entry.name for entry in (tmp_path / "models").iterdir()) == [".lock", "v1"]
 
 
-async def test_a_version_without_room_is_refused(store: BundleStore, source: Path) -> None:
+async def test_a_version_without_room_is_refused(source: Path, tmp_path: Path) -> None:
     """A bundle larger than the free disk is NoSpace before a byte of it is fetched."""
+    store = BundleStore(tmp_path / "models", source=DirectorySource(source), copied_bytes=2**63)
     files = [{"path": "model.onnx", "sha256": "0" * 64, "size": 10**18}]
     edit_manifest(source / "v1", files=files)
     with pytest.raises(VersionError) as caught:

@@ -49,3 +49,7 @@ class NotInSourceError(Exception):
 
 class NotARegularFileError(Exception):
     """The path is a link that leaves the bundle, a directory or a device."""
+
+
+class ChangedInSourceError(Exception):
+    """The source has other bytes under this name than when the file was begun."""

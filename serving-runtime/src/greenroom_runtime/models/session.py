@@ -14,6 +14,8 @@ from greenroom_runtime.contract.bundle import MODEL_FILE, Bundle, Dtype, Signatu
 from greenroom_runtime.contract.report import FailureReason
 from greenroom_runtime.models.door import Door, describe, in_order
 from greenroom_runtime.models.failures import VersionError
+from greenroom_runtime.models.in_place import proven_after
+from greenroom_runtime.models.onnx_file import load_failure
 
 Row = Mapping[str, Value]
 Array = NDArray[np.generic]
@@ -63,16 +65,18 @@ class ModelSession:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        path = directory / MODEL_FILE
+        model = next(file for file in bundle.files if file.path == MODEL_FILE)
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except MemoryError:
+            with proven_after(directory / MODEL_FILE, file=model) as path:
+                self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except (MemoryError, VersionError):
             raise
         except Exception as error:  # onnxruntime's own errors have no common base
-            message = f"onnxruntime {ort.__version__} cannot load {MODEL_FILE}: {error}"
-            raise VersionError(FailureReason.NOT_LOADABLE, message, file=MODEL_FILE) from error
+            raise load_failure(error, runtime=ort.__version__, file=MODEL_FILE) from error
         signature = bundle.signature
         _check_graph(self._session, signature)
+        self.output_types = {output.name: output.type for output in self._session.get_outputs()}
+        """onnxruntime's name for the type of each of the graph's outputs: ``tensor(float)``."""
         self.bundle = bundle
         self.door = Door(signature)
         self._encoders = [(tensor.name, _encoder(tensor, signature)) for tensor in signature.tensors]

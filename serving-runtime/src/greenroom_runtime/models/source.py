@@ -1,47 +1,70 @@
-"""Where bundles come from: a directory, or an S3 bucket."""
+"""Where bundles come from: a directory, an object store, or a web server.
+
+Each cloud's own environment variables say where the store is and who asks; obstore reads them. What it
+does not know (custom S3 endpoints as the AWS tools spell them, Google's emulator) is translated here.
+"""
 
 import asyncio
 import os
 import re
 import stat
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from obstore.exceptions import BaseError
-from obstore.store import S3Store
+from obstore.store import AzureStore, GCSStore, S3Store
 
+from greenroom_runtime.contract import names
 from greenroom_runtime.models.failures import (
+    ChangedInSourceError,
     NotARegularFileError,
     NotInSourceError,
     SourceUnreachableError,
 )
 
-_CONNECT_SECONDS = 5
-_READ_SECONDS = 60
-"""For one range of a file; the longest that a silent peer holds up a version."""
+CONNECT_SECONDS = 5
+SILENCE_SECONDS = 60
+"""How long a peer may send nothing; a slow one that sends is waited for."""
+_WHOLE_FILE = timedelta(days=1)
+_CHUNK_BYTES = 1024 * 1024
 
 _OF_THIS_ATTEMPT = re.compile(
     r" in [0-9.]+[nµm]?s(, after [^-]*retry_timeout: \w+)?(?=\s+- )|<(RequestId|HostId)>[^<]*</\2>"
 )
 _CAUSE = re.compile(r'\b(?:message|error): "([^"]+)"')
 """The system's own words, as in ``message: "Connection refused"``."""
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileStat:
+    """One file as the source has it now."""
+
+    size: int
+    """Bytes."""
+    identity: str
+    """Tells these bytes from others under the same name (an ETag); empty where the source cannot."""
 
 
 class Source(Protocol):
-    """One directory a version, read in ranges so that no file is ever held in memory."""
+    """One directory a version, whose files are read as streams so that none is ever held in memory."""
 
     @property
     def uri(self) -> str:
         """What a person calls it."""
 
-    async def size(self, version: str, path: str) -> int:
-        """Return the file's bytes; NotInSourceError without such a file, else SourceUnreachableError."""
+    async def stat(self, version: str, path: str) -> FileStat:
+        """Describe a file; NotInSourceError without such a file, else SourceUnreachableError."""
 
-    async def read(self, version: str, path: str, *, start: int, length: int) -> bytes:
-        """Return at most ``length`` bytes from ``start``; errors as for ``size``."""
+    def stream(self, version: str, path: str, *, start: int, begun: FileStat) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes from ``start``, which is less than the size.
+
+        Errors as for ``stat``, and ChangedInSourceError where it is no longer the file that was ``begun``.
+        """
 
 
 class UnsupportedSourceError(ValueError):
@@ -55,21 +78,24 @@ class DirectorySource:
         self.root = root
         self.uri = root.as_uri()
 
-    async def size(self, version: str, path: str) -> int:
-        """Return the file's size in bytes."""
-        return await asyncio.to_thread(lambda: self._regular_file(version, path).stat().st_size)
+    async def stat(self, version: str, path: str) -> FileStat:
+        """Describe a file."""
+        found = await asyncio.to_thread(lambda: self.locate(version, path).stat())
+        return _file_stat(found)
 
-    async def read(self, version: str, path: str, *, start: int, length: int) -> bytes:
-        """Return one range of the file."""
+    async def stream(
+        self, version: str, path: str, *, start: int, begun: FileStat
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes from ``start``."""
+        with await asyncio.to_thread(lambda: self.locate(version, path).open("rb")) as file:
+            if _file_stat(os.fstat(file.fileno())) != begun:
+                raise ChangedInSourceError(path)
+            file.seek(start)
+            while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                yield chunk
 
-        def read() -> bytes:
-            with self._regular_file(version, path).open("rb") as file:
-                file.seek(start)
-                return file.read(length)
-
-        return await asyncio.to_thread(read)
-
-    def _regular_file(self, version: str, path: str) -> Path:
+    def locate(self, version: str, path: str) -> Path:
+        """Return where the file really lies; NotARegularFileError outside of the version's directory."""
         if not self.root.is_dir():
             message = f"the directory {self.root} does not exist"
             raise SourceUnreachableError(message)
@@ -90,48 +116,95 @@ class DirectorySource:
         return file
 
 
-class S3Source:
-    """``s3://bucket/prefix``, with credentials and endpoint from the usual AWS environment variables."""
+def _file_stat(found: os.stat_result) -> FileStat:
+    return FileStat(size=found.st_size, identity=f"{found.st_ino}-{found.st_mtime_ns}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cloud:
+    store: type[S3Store] | type[GCSStore] | type[AzureStore]
+    endpoint: str
+    """The store's own word for it."""
+    variables: tuple[str, ...]
+    """Which of them say so, the first that is set wins."""
+
+
+_EMULATOR = "STORAGE_EMULATOR_HOST"
+"""What Google's own clients read."""
+_CLOUDS: dict[str, _Cloud] = {
+    "s3": _Cloud(store=S3Store, endpoint="endpoint", variables=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")),
+    "gs": _Cloud(store=GCSStore, endpoint="base_url", variables=(_EMULATOR, "GOOGLE_BASE_URL")),
+    "az": _Cloud(
+        store=AzureStore, endpoint="endpoint", variables=("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
+    ),
+}
+
+
+class ObjectStoreSource:
+    """``s3://``, ``gs://`` or ``az://``, with bucket and prefix."""
 
     def __init__(self, uri: str, *, environment: Mapping[str, str]) -> None:
         self.uri = uri.rstrip("/")
-        endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
-        self._store = S3Store.from_url(
+        cloud = _CLOUDS[urlsplit(uri).scheme]
+        endpoint = next((found for name in cloud.variables if (found := environment.get(name))), "")
+        if endpoint and "://" not in endpoint:
+            endpoint = f"http://{endpoint}"
+        config: dict[str, Any] = {cloud.endpoint: endpoint} if endpoint else {}
+        if cloud.store is GCSStore and environment.get(_EMULATOR):
+            config["skip_signature"] = True
+        emulated = environment.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true")
+        self._store = cloud.store.from_url(
             self.uri,
-            config={"endpoint": endpoint} if endpoint else {},
+            config=config,  # type: ignore[arg-type]
             client_options={
-                "allow_http": endpoint.startswith("http://"),
-                "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-                "timeout": timedelta(seconds=_READ_SECONDS),
+                "allow_http": endpoint.startswith("http://") or emulated,
+                "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+                "read_timeout": timedelta(seconds=SILENCE_SECONDS),
+                "timeout": _WHOLE_FILE,
             },
             # Longer waits are the caller's: it says meanwhile, in the report, what it waits for.
-            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=_READ_SECONDS)},
+            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=SILENCE_SECONDS)},
         )
 
-    async def size(self, version: str, path: str) -> int:
-        """Return the object's size in bytes."""
+    async def stat(self, version: str, path: str) -> FileStat:
+        """Describe an object."""
+        name = f"{version}/{path}"
         try:
-            meta = await self._store.head_async(f"{version}/{path}")
-        except FileNotFoundError as error:
-            # An answer to HEAD has no body: only a GET tells a missing bucket from a missing object.
-            await self.read(version, path, start=0, length=1)
-            message = f"{path} has only just appeared"
-            raise SourceUnreachableError(message) from error
+            return _object_stat(await self._store.head_async(name))
+        except FileNotFoundError:
+            pass
         except (BaseError, OSError, ValueError) as error:
             raise _translated(error) from error
-        return int(meta["size"])
+        try:  # an answer to HEAD has no body: only a GET tells a missing bucket from a missing object
+            await self._store.get_range_async(name, start=0, length=1)
+        except (BaseError, OSError, ValueError) as error:
+            raise _translated(error) from error
+        message = f"{path} has only just appeared"
+        raise SourceUnreachableError(message)
 
-    async def read(self, version: str, path: str, *, start: int, length: int) -> bytes:
-        """Return one range of the object."""
+    async def stream(
+        self, version: str, path: str, *, start: int, begun: FileStat
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the object's bytes; a cut connection is taken up again while few retries suffice."""
         try:
-            return bytes(await self._store.get_range_async(f"{version}/{path}", start=start, length=length))
+            found = await self._store.get_async(f"{version}/{path}", options={"range": {"offset": start}})
+            if _object_stat(found.meta) != begun:
+                raise ChangedInSourceError(path)
+            async for chunk in found.stream(min_chunk_size=_CHUNK_BYTES):
+                yield bytes(chunk)
         except (BaseError, OSError, ValueError) as error:
             raise _translated(error) from error
+
+
+def _object_stat(meta: Mapping[str, Any]) -> FileStat:
+    modified: datetime = meta["last_modified"]
+    dated = modified.isoformat() if modified > datetime.fromtimestamp(0, UTC) else ""
+    return FileStat(size=int(meta["size"]), identity=meta["e_tag"] or dated)
 
 
 def _translated(error: Exception) -> Exception:
     text = _told(str(error))[:500]
-    if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
+    if isinstance(error, FileNotFoundError) and not any(words in text for words in _NO_BUCKET):
         return NotInSourceError(text)
     return SourceUnreachableError(text)
 
@@ -145,11 +218,28 @@ def _told(text: str) -> str:
 
 
 def open_source(uri: str, *, environment: Mapping[str, str]) -> Source:
-    """Return the source of a URI; UnsupportedSourceError for a scheme that this release does not read."""
+    """Return the source of a URI; UnsupportedSourceError for one that this release does not read."""
     parts = urlsplit(uri)
+    if parts.scheme == "pvc":
+        message = (
+            f"{uri!r} names a PersistentVolumeClaim, which only the operator can mount: it gives its pods "
+            f"file://{names.SOURCE_DIR} instead; elsewhere use file:///PATH"
+        )
+        raise UnsupportedSourceError(message)
+    if parts.username is not None or parts.query or parts.fragment:
+        message = f"{uri!r} has credentials, '?' or '#': credentials come from the environment"
+        raise UnsupportedSourceError(message)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/"):
         return DirectorySource(Path(unquote(parts.path)))
-    if parts.scheme == "s3" and parts.netloc:
-        return S3Source(uri, environment=environment)
-    message = f"{uri!r} is no source: use s3://BUCKET/PREFIX or file:///PATH"
+    if parts.scheme in _CLOUDS and parts.netloc:
+        return ObjectStoreSource(uri, environment=environment)
+    if parts.scheme in ("https", "http") and parts.hostname:
+        # Imported by those who need it: an HTTP client and its TLS cost a tenth of a second.
+        from greenroom_runtime.models.web_source import WebSource  # noqa: PLC0415
+
+        return WebSource(uri)
+    message = (
+        f"{uri!r} is no source: use s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, "
+        f"https://HOST/PATH or file:///PATH"
+    )
     raise UnsupportedSourceError(message)

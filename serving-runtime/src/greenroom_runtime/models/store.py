@@ -1,44 +1,52 @@
-"""The pod's own copy of its bundles: fetched, checked against their digests, then renamed into place.
+"""The pod's own bundles: fetched or linked, checked against their digests, then renamed into place.
 
 ``<directory>/<version>/`` is a whole, verified bundle or does not exist. The aliases ``production``
 and ``previous`` are symbolic links beside them, replaced in one step; whoever reads through one
 resolves it once.
+
+A version comes in three kinds, told apart by what is published: ``bundle.json``; an MLflow ``MLmodel``; or
+``model.onnx`` alone. The last two get a ``bundle.json`` here, made of what their files say.
+
+Of a mounted source, small files are copied, because nothing can change a copy, and large ones linked, because
+a disk holds them once: :mod:`greenroom_runtime.models.in_place` makes sure of these when they are loaded.
 """
 
 import asyncio
 import errno
 import fcntl
 import hashlib
-import os
 import shutil
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from greenroom_runtime.contract import names
-from greenroom_runtime.contract.bundle import (
-    BUNDLE_FILE,
-    MODEL_FILE,
-    SCHEMA_VERSION,
-    Bundle,
-    BundleFile,
-)
+from greenroom_runtime.contract.bundle import BUNDLE_FILE, GOLDEN_FILE, MODEL_FILE, Bundle, BundleFile
 from greenroom_runtime.contract.report import FailureReason
-from greenroom_runtime.models.durable import sync_directory, write_synced
-from greenroom_runtime.models.failures import NotARegularFileError, NotInSourceError, VersionError
-from greenroom_runtime.models.source import DirectorySource, Source
+from greenroom_runtime.models.durable import write_synced
+from greenroom_runtime.models.failures import (
+    ChangedInSourceError,
+    NotARegularFileError,
+    NotInSourceError,
+    SourceUnreachableError,
+    VersionError,
+)
+from greenroom_runtime.models.foreign import MLMODEL_BYTES, MLMODEL_FILE, describe
+from greenroom_runtime.models.manifest import digest_of, digest_of_files, parse_manifest
+from greenroom_runtime.models.source import DirectorySource, FileStat, Source
+from greenroom_runtime.models.stage import Part, Stage
 
-_CHUNK_BYTES = 8 * 1024 * 1024
+COPIED_BYTES = 64 * 1024 * 1024
+"""Largest file of a mounted source that is copied rather than linked."""
 _MANIFEST_BYTES = 16 * 1024 * 1024
 """Largest ``bundle.json``."""
 _SPARE_BYTES = 16 * 1024 * 1024
 """Left free on the disk when a bundle is stored."""
 _STAGE = ".stage-"
 _LOADING = ".loading-"
+_MADE_HERE = ".made-here"
+"""Beside a ``bundle.json`` that was not published but made. No file of a bundle may begin with a dot."""
 
 
 class StoreError(Exception):
@@ -52,17 +60,17 @@ class StoredBundle:
     version: str
     path: Path
     digest: str
-    """``sha256:…`` of ``bundle.json``."""
+    """``sha256:…`` of ``bundle.json``; without a published one, of the files' own digests."""
     bundle: Bundle
 
 
 class BundleStore:
     """The directory of one serving process; a second process on it is refused."""
 
-    def __init__(self, directory: Path, *, source: Source) -> None:
+    def __init__(self, directory: Path, *, source: Source, copied_bytes: int = COPIED_BYTES) -> None:
         self._directory = directory
         self._source = source
-        self._in_use: set[str] = set()
+        self._copied_bytes = copied_bytes
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = (directory / ".lock").open("w")
@@ -75,8 +83,6 @@ class BundleStore:
             raise StoreError(message) from error
         if isinstance(source, DirectorySource):
             _refuse_overlap(directory.resolve(), source.root.resolve())
-        for leftover in directory.glob(f"{_STAGE}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
 
     def close(self) -> None:
         """Let another process have the directory."""
@@ -86,7 +92,8 @@ class BundleStore:
         """Return the verified bundle, from the directory where it has it and else from the source.
 
         VersionError says what is wrong with the version; SourceUnreachableError that the source
-        does not answer. A bundle whose digest is not the ``pinned`` one is never fetched.
+        does not answer. A published bundle whose digest is not the ``pinned`` one is never fetched. What was
+        fetched before a source fell silent, or this process died, is kept and gone on with.
         """
         if version in (names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS):
             message = f"{version!r} is an alias and cannot be a version's name"
@@ -96,10 +103,18 @@ class BundleStore:
             return stored
         try:
             return await self._fetch(version, pinned=pinned)
+        except VersionError:
+            await self._discard(version)
+            raise
         except NotARegularFileError as error:
+            await self._discard(version)
             raise VersionError(FailureReason.INVALID_BUNDLE, str(error)) from error
+        except ChangedInSourceError as error:
+            message = f"{version}/{error} was changed in {self._source.uri} while it was read"
+            raise SourceUnreachableError(message) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                await self._discard(version)
                 raise _no_space(version, self._directory, str(error)) from error
             raise
 
@@ -109,10 +124,11 @@ class BundleStore:
             return None
         try:
             raw = await asyncio.to_thread((path / BUNDLE_FILE).read_bytes)
-            digest = _digest(raw)
+            bundle = parse_manifest(raw, version=version)
+            made_here = (path / _MADE_HERE).exists()
+            digest = digest_of_files(bundle.files) if made_here else digest_of(raw)
             if pinned and digest != pinned:
                 return None
-            bundle = _parse_bundle(raw, version=version)
             for file in bundle.files:
                 await asyncio.to_thread(_check_file, path / file.path, file)
         except (OSError, VersionError):  # what is stored is damaged: the source is asked again
@@ -120,76 +136,139 @@ class BundleStore:
         return StoredBundle(version=version, path=path, digest=digest, bundle=bundle)
 
     async def _fetch(self, version: str, *, pinned: str | None) -> StoredBundle:
-        raw = await self._fetch_manifest(version)
-        digest = _digest(raw)
-        if pinned and digest != pinned:
-            message = (
-                f"{BUNDLE_FILE} of {version} is not the one that was proven under this name: publish changed "
-                f"bytes under a new version, or accept them by the action retry/{version}/NOW"
-            )
-            raise VersionError(
-                FailureReason.DIGEST_CHANGED, message, file=BUNDLE_FILE, expected=pinned, found=digest
-            )
-        bundle = _parse_bundle(raw, version=version)
-        self._refuse_when_full(bundle)
-        stage = self._directory / f"{_STAGE}{version}"
-        await asyncio.to_thread(shutil.rmtree, stage, ignore_errors=True)
         try:
-            stage.mkdir()
-            await asyncio.to_thread(write_synced, stage / BUNDLE_FILE, raw)
-            for file in bundle.files:
-                await self._fetch_file(version, file, target=stage / file.path)
-            path = await asyncio.to_thread(self._publish, stage, version)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
-        return StoredBundle(version=version, path=path, digest=digest, bundle=bundle)
+            raw = await self._read_small(version, BUNDLE_FILE, most=_MANIFEST_BYTES)
+        except NotInSourceError:
+            return await self._fetch_foreign(version, pinned=pinned)
+        digest = digest_of(raw)
+        _refuse_other_than(pinned, digest, version=version, file=BUNDLE_FILE)
+        bundle = parse_manifest(raw, version=version)
+        stage = await self._stage(version, origin=digest)
+        copied = [file.size for file in bundle.files if not self._is_linked(file.path, file.size)]
+        self._refuse_when_full(version, copied, stage=stage)
+        await asyncio.to_thread(write_synced, stage.files / BUNDLE_FILE, raw)
+        for file in bundle.files:
+            await self._place_listed(version, file, stage=stage)
+        return await self._publish(stage, version=version, digest=digest, bundle=bundle)
 
-    async def _fetch_manifest(self, version: str) -> bytes:
-        try:
-            size = await self._source.size(version, BUNDLE_FILE)
-            if size > _MANIFEST_BYTES:
-                message = f"{BUNDLE_FILE} has {size} bytes, more than {_MANIFEST_BYTES}"
-                raise VersionError(FailureReason.INVALID_BUNDLE, message, file=BUNDLE_FILE)
-            return await self._source.read(version, BUNDLE_FILE, start=0, length=size) if size else b""
-        except NotInSourceError as error:
-            message = (
-                f"{self._source.uri}/{version} has no {BUNDLE_FILE}: publish the version, or correct its name"
-            )
-            raise VersionError(FailureReason.NO_SUCH_VERSION, message, file=BUNDLE_FILE) from error
+    async def _fetch_foreign(self, version: str, *, pinned: str | None) -> StoredBundle:
+        """Fetch a version that nobody packaged for us, and write down what it says of itself."""
+        found = await self._foreign_files(version)
+        stage = await self._stage(version, origin="")
+        copied = [stat.size for path, stat in found.items() if not self._is_linked(path, stat.size)]
+        self._refuse_when_full(version, copied, stage=stage)
+        files = []
+        for path, stat in found.items():
+            sha256, _ = await self._place(version, path, found=stat, stage=stage)
+            files.append(BundleFile(path=path, sha256=sha256, size=stat.size))
+        digest = digest_of_files(files)
+        _refuse_other_than(pinned, digest, version=version, file=MODEL_FILE)
+        description = await describe(stage.files)
+        bundle = Bundle(version=version, files=tuple(files), **dict(description))
+        raw = bundle.model_dump_json(indent=1).encode()
+        await asyncio.to_thread(write_synced, stage.files / BUNDLE_FILE, raw)
+        await asyncio.to_thread(write_synced, stage.files / _MADE_HERE, b"")
+        return await self._publish(stage, version=version, digest=digest, bundle=bundle)
 
-    async def _fetch_file(self, version: str, file: BundleFile, *, target: Path) -> None:
+    async def _foreign_files(self, version: str) -> dict[str, FileStat]:
+        found: dict[str, FileStat] = {}
+        for path in (MLMODEL_FILE, MODEL_FILE):
+            with suppress(NotInSourceError):
+                found[path] = await self._source.stat(version, path)
+        if not found:
+            message = (
+                f"{self._source.uri}/{version} has no {BUNDLE_FILE}, and neither {MODEL_FILE} nor "
+                f"{MLMODEL_FILE}: publish the version, or correct its name"
+            )
+            raise VersionError(FailureReason.NO_SUCH_VERSION, message, file=BUNDLE_FILE)
+        with suppress(NotInSourceError):
+            await self._source.stat(version, GOLDEN_FILE)
+            message = (
+                f"{self._source.uri}/{version} has {GOLDEN_FILE} and no {BUNDLE_FILE}: it is a bundle whose "
+                f"publication is not complete; {BUNDLE_FILE} comes last"
+            )
+            raise VersionError(FailureReason.NO_SUCH_VERSION, message, file=BUNDLE_FILE)
+        if MLMODEL_FILE in found and found[MLMODEL_FILE].size > MLMODEL_BYTES:
+            raise _too_large(MLMODEL_FILE, found[MLMODEL_FILE].size, most=MLMODEL_BYTES)
+        return found
+
+    async def _read_small(self, version: str, path: str, *, most: int) -> bytes:
+        begun = await self._source.stat(version, path)
+        if begun.size > most:
+            raise _too_large(path, begun.size, most=most)
+        if not begun.size:
+            return b""
+        content = b""
+        async with aclosing(self._source.stream(version, path, start=0, begun=begun)) as chunks:
+            async for chunk in chunks:
+                content += chunk
+                if len(content) > begun.size:
+                    raise ChangedInSourceError(path)
+        if len(content) != begun.size:
+            raise _cut_off(path, expected=begun.size, found=len(content))
+        return content
+
+    async def _place_listed(self, version: str, file: BundleFile, *, stage: Stage) -> None:
+        """Put one file that the bundle lists into the stage; VersionError where it is another one."""
         try:
-            size = await self._source.size(version, file.path)
-            if size != file.size:
-                raise _mismatch(file, f"has {size} bytes", expected=str(file.size), found=str(size))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            sha256 = hashlib.sha256()
-            with target.open("xb") as output:
-                for start in range(0, size, _CHUNK_BYTES):
-                    length = min(_CHUNK_BYTES, size - start)
-                    chunk = await self._source.read(version, file.path, start=start, length=length)
-                    await asyncio.to_thread(_append, chunk, output=output.write, sha256=sha256.update)
-                await asyncio.to_thread(_sync, output.fileno(), output.flush)
+            found = await self._source.stat(version, file.path)
+            if found.size != file.size:
+                raise _mismatch(
+                    file, f"has {found.size} bytes", expected=str(file.size), found=str(found.size)
+                )
+            sha256, resumed = await self._place(version, file.path, found=found, stage=stage)
+            if sha256 != file.sha256 and resumed:  # the fault may lie in what was there
+                (stage.files / file.path).unlink()
+                sha256, _ = await self._place(version, file.path, found=found, stage=stage)
         except NotInSourceError as error:
             raise _mismatch(file, "is missing", expected=file.sha256, found="no such file") from error
-        if sha256.hexdigest() != file.sha256:
-            raise _mismatch(file, "has other content", expected=file.sha256, found=sha256.hexdigest())
+        if sha256 != file.sha256:
+            raise _mismatch(file, "has other content", expected=file.sha256, found=sha256)
 
-    def _publish(self, stage: Path, version: str) -> Path:
-        for directory, _, _ in os.walk(stage, topdown=False):
-            sync_directory(Path(directory))
+    async def _place(self, version: str, path: str, *, found: FileStat, stage: Stage) -> tuple[str, bool]:
+        """Copy or link a file into the stage; return its SHA-256, and whether some of it was there before."""
+        target = await asyncio.to_thread(stage.begin, path, found=found)
+        if isinstance(self._source, DirectorySource) and self._is_linked(path, found.size):
+            target.unlink(missing_ok=True)
+            target.symlink_to(self._source.locate(version, path))
+            return await asyncio.to_thread(_sha256_of, target), False
+        part = await asyncio.to_thread(Part, target)
+        resumed = bool(part.held)
+        try:
+            if part.held < found.size:
+                stream = self._source.stream(version, path, start=part.held, begun=found)
+                async with aclosing(stream) as chunks:
+                    async for chunk in chunks:
+                        if part.held + len(chunk) > found.size:
+                            raise ChangedInSourceError(path)
+                        await asyncio.to_thread(part.append, chunk)
+            if part.held < found.size:
+                raise _cut_off(path, expected=found.size, found=part.held)
+            return await asyncio.to_thread(part.finish), resumed
+        finally:
+            part.close()
+
+    def _is_linked(self, path: str, size: int) -> bool:
+        mounted = isinstance(self._source, DirectorySource)
+        return mounted and size > self._copied_bytes and path != GOLDEN_FILE
+
+    async def _stage(self, version: str, *, origin: str) -> Stage:
+        return await asyncio.to_thread(Stage, self._directory / f"{_STAGE}{version}", origin=origin)
+
+    async def _discard(self, version: str) -> None:
+        stage = self._directory / f"{_STAGE}{version}"
+        await asyncio.to_thread(shutil.rmtree, stage, ignore_errors=True)
+
+    async def _publish(self, stage: Stage, *, version: str, digest: str, bundle: Bundle) -> StoredBundle:
         path = self._directory / version
-        if path.exists():  # damaged, or other bytes than the pinned ones
-            shutil.rmtree(path)
-        stage.rename(path)
-        sync_directory(self._directory)
-        return path
+        await asyncio.to_thread(stage.publish, path)
+        return StoredBundle(version=version, path=path, digest=digest, bundle=bundle)
 
-    def _refuse_when_full(self, bundle: Bundle) -> None:
-        needed = sum(file.size for file in bundle.files) + _SPARE_BYTES
+    def _refuse_when_full(self, version: str, sizes: Iterable[int], *, stage: Stage) -> None:
+        needed = sum(sizes) + _SPARE_BYTES - stage.held_bytes()
         free = shutil.disk_usage(self._directory).free
         if needed > free:
-            raise _no_space(bundle.version, self._directory, f"it needs {needed} bytes and {free} are free")
+            raise _no_space(version, self._directory, f"it needs {needed} bytes and {free} are free")
 
     def point_alias(self, alias: str, version: str) -> None:
         """Make ``production`` or ``previous`` a link to the version, in one step; empty removes it."""
@@ -209,9 +288,14 @@ class BundleStore:
         return (self._directory / version / BUNDLE_FILE).is_file()
 
     def collect(self, keep: Collection[str]) -> list[str]:
-        """Remove every stored version that is not to be kept, and its marker; return their names."""
+        """Remove each version that is not to be kept, its stage and marker; return the names of those stored.
+
+        Of a linked file only the link goes: the source is never touched.
+        """
         removed = []
         for entry in self._directory.iterdir():
+            if entry.name.startswith(_STAGE) and entry.name.removeprefix(_STAGE) not in keep:
+                shutil.rmtree(entry, ignore_errors=True)
             if entry.name.startswith(_LOADING) and entry.name.removeprefix(_LOADING) not in keep:
                 entry.unlink(missing_ok=True)
             ours = entry.is_dir() and not entry.is_symlink() and (entry / BUNDLE_FILE).is_file()
@@ -245,35 +329,13 @@ def _refuse_overlap(directory: Path, root: Path) -> None:
         raise StoreError(message)
 
 
-def _parse_bundle(raw: bytes, *, version: str) -> Bundle:
-    invalid = partial(VersionError, FailureReason.INVALID_BUNDLE, file=BUNDLE_FILE)
-    try:
-        bundle = Bundle.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "document"
-        raise invalid(f"{BUNDLE_FILE}: {place}: {first['msg']}") from error
-    if bundle.schema_version > SCHEMA_VERSION:
+def _refuse_other_than(pinned: str | None, digest: str, *, version: str, file: str) -> None:
+    if pinned and digest != pinned:
         message = (
-            f"{BUNDLE_FILE} has schema version {bundle.schema_version}, this runtime reads up to "
-            f"{SCHEMA_VERSION}: use a newer runtime image"
+            f"{file} of {version} is not the one that was proven under this name: publish changed "
+            f"bytes under a new version, or accept them by the action retry/{version}/NOW"
         )
-        raise invalid(message)
-    if bundle.version != version:
-        message = (
-            f"{BUNDLE_FILE} says that it is version {bundle.version!r}, not {version!r}: "
-            f"package it under the name that it is published as"
-        )
-        raise invalid(message, expected=version, found=bundle.version)
-    paths = [file.path for file in bundle.files]
-    if MODEL_FILE not in paths or len(set(paths)) != len(paths) or BUNDLE_FILE in paths:
-        message = f"{BUNDLE_FILE} must list {MODEL_FILE}, each file once, and not itself"
-        raise invalid(message, found=", ".join(paths))
-    return bundle
-
-
-def _digest(raw: bytes) -> str:
-    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        raise VersionError(FailureReason.DIGEST_CHANGED, message, file=file, expected=pinned, found=digest)
 
 
 def _mismatch(file: BundleFile, what: str, *, expected: str, found: str) -> VersionError:
@@ -288,18 +350,23 @@ def _no_space(version: str, directory: Path, detail: str) -> VersionError:
     return VersionError(FailureReason.NO_SPACE, message)
 
 
+def _too_large(path: str, size: int, *, most: int) -> VersionError:
+    message = f"{path} has {size} bytes, more than {most}"
+    return VersionError(
+        FailureReason.INVALID_BUNDLE, message, file=path, expected=f"at most {most}", found=str(size)
+    )
+
+
+def _cut_off(path: str, *, expected: int, found: int) -> SourceUnreachableError:
+    return SourceUnreachableError(f"{path} ended after {found} of {expected} bytes")
+
+
 def _check_file(path: Path, file: BundleFile) -> None:
-    with path.open("rb") as stored:
-        found = hashlib.file_digest(stored, "sha256").hexdigest()
+    found = _sha256_of(path)
     if found != file.sha256:
         raise _mismatch(file, "has other content", expected=file.sha256, found=found)
 
 
-def _append(chunk: bytes, *, output: Callable[[bytes], object], sha256: Callable[[bytes], None]) -> None:
-    sha256(chunk)
-    output(chunk)
-
-
-def _sync(descriptor: int, flush: Callable[[], None]) -> None:
-    flush()
-    os.fsync(descriptor)
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as stored:
+        return hashlib.file_digest(stored, "sha256").hexdigest()

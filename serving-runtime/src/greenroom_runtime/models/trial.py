@@ -5,12 +5,8 @@ Whatever an unproven model does to its process, it does here.
 """
 
 import argparse
-import ctypes
 import os
 import resource
-import signal
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from greenroom_runtime.contract.bundle import BUNDLE_FILE, GOLDEN_FILE, MODEL_FILE, Bundle
 from greenroom_runtime.contract.report import Failure, FailureReason
+from greenroom_runtime.models.child import stand_back
 from greenroom_runtime.models.failures import VersionError
 
-_PR_SET_PDEATHSIG = 1
-_NICENESS = 10
 _ALLOCATION_FAILURES = ("bad_alloc", "allocate memory", "Failed to allocate", "out of memory")
 
 
@@ -48,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print must not garble the result
-    _stand_back(arguments.parent)
+    stand_back(arguments.parent)
     if arguments.memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (arguments.memory_bytes, arguments.memory_bytes))
     try:
@@ -57,16 +52,6 @@ def main() -> None:
         result = TrialResult(failure=_out_of_memory("the model needs more than is left"))
     results.write(result.model_dump_json() + "\n")
     results.flush()
-
-
-def _stand_back(parent: int) -> None:
-    """Die with the parent, and let production go first to the processor and last to the OOM killer."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before we asked
-        sys.exit("the serving process has ended")
-    os.nice(_NICENESS)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _prove(directory: Path, *, golden_required: bool) -> TrialResult:
