@@ -17,6 +17,7 @@ from greenroom_operator.api.modeldeployment import (
     LastFailure,
     ModelDeployment,
     ModelDeploymentStatus,
+    PredictionLogStatus,
     Promotion,
     PromotionState,
     VersionStatus,
@@ -61,6 +62,9 @@ SERVING = ModelDeploymentStatus(
     url="http://churn.default.svc",
     last_failure=LastFailure(
         version="v3", pod="churn-1", reason="GoldenMismatch", message="sample 4 differs", sample=4, time=NOW
+    ),
+    prediction_log=PredictionLogStatus(
+        pods_failing=1, dropped=2**63 - 1, pod="churn-1", error="no space left on device", time=NOW
     ),
     history=(HistoryEntry(version="v2", time=NOW, event="Promoted"),),
 )

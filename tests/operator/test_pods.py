@@ -156,10 +156,14 @@ async def test_a_pod_that_cannot_be_reached_is_an_error_in_words(address: str) -
 async def test_counters_alone_are_no_news_but_all_else_is() -> None:
     """A busy pod does not keep the operator busy; a version that becomes Ready does."""
     asked = asyncio.Event()
-    report: dict[str, Any] = {**REPORT, "requests": 0}
+    log: dict[str, Any] = {"logged": 1, "dropped": 1, "pending": 1, "error": "timeout 1"}
+    report: dict[str, Any] = {**REPORT, "requests": 0, "fallbacks": 0, "prediction_log": log}
 
     async def count(_: web.Request) -> web.Response:
         report["requests"] += 1
+        report["fallbacks"] += 1
+        log.update(dict.fromkeys(("logged", "dropped", "pending"), report["requests"]))
+        log["error"] = f"timeout {report['requests']}"
         asked.set()
         return web.json_response(report)
 
@@ -175,6 +179,23 @@ async def test_counters_alone_are_no_news_but_all_else_is() -> None:
     assert observation.report is not None
     assert observation.report.production == "v2"
     assert observation.report.requests > 5
+
+
+@pytest.mark.parametrize("change", [{"error": "disk full"}, {"dropped": 1}], ids=str)
+async def test_a_log_that_begins_to_fail_is_news(change: dict[str, Any]) -> None:
+    """The first loss and the first complaint are told; how many there are is not."""
+    log: dict[str, Any] = {"logged": 1}
+
+    async def tell(_: web.Request) -> web.Response:
+        return web.json_response({**REPORT, "prediction_log": log})
+
+    async with pod(tell) as following:
+        following.reports.watch(CHURN, {UID: "127.0.0.1"}, every=0.01)
+        await following.change()
+        log.update(change)
+        observation = await following.change()
+    assert observation.report is not None
+    assert observation.report.prediction_log is not None
 
 
 async def test_a_pod_that_stops_answering_is_told_once_and_its_last_word_is_kept() -> None:

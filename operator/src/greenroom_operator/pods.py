@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from pydantic import ValidationError
 
 from greenroom_operator.kinds import Key
 from greenroom_runtime.contract.names import ADMIN_PORT, REPORT_PATH
-from greenroom_runtime.contract.report import MAX_BYTES, SCHEMA_VERSION, PodReport
+from greenroom_runtime.contract.report import MAX_BYTES, SCHEMA_VERSION, LogReport, PodReport
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
 _CONCURRENCY: Final = 32
@@ -185,12 +185,17 @@ def _parse(content: bytes) -> PodReport | str:
     return report
 
 
-def _gist(observation: Observation) -> tuple[PodReport | None, bool]:
+_COUNTERS: Final[Mapping[str, Any]] = {"requests": 0, "errors": 0, "fallbacks": 0, "prediction_log": None}
+
+
+def _gist(observation: Observation) -> tuple[Any, ...]:
     """Return what calls for a new decision: neither the counters nor how an error is worded."""
     report = observation.report
-    if report is not None:
-        report = report.model_copy(update={"requests": 0, "errors": 0})
-    return report, bool(observation.error)
+    if report is None:
+        return None, bool(observation.error)
+    log = report.prediction_log or LogReport()
+    known = report.model_copy(update=_COUNTERS)
+    return known, bool(log.error), bool(log.dropped), bool(observation.error)
 
 
 def _shorten(text: str) -> str:

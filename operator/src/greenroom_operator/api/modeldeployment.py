@@ -237,6 +237,21 @@ class LastFailure(ApiModel):
     """When it was first seen."""
 
 
+class PredictionLogStatus(ApiModel):
+    """What is wrong with the prediction log. Answers are not affected."""
+
+    pods_failing: Annotated[int, Field(ge=0)] = 0
+    """Pods that cannot write or send records now."""
+    dropped: Annotated[int, Field(ge=0)] = 0
+    """Records that are lost for good, of all pods that there are, since each of them started."""
+    pod: Annotated[str, Field(max_length=253)]
+    """The first pod that it is about."""
+    error: Annotated[str, Field(max_length=512)] | None = None
+    """What that pod complains of now."""
+    time: Timestamp
+    """When this was last counted: at most every 30 seconds."""
+
+
 class HistoryEntry(ApiModel):
     """One thing that happened to production."""
 
@@ -278,6 +293,8 @@ class ModelDeploymentStatus(ApiModel):
     """Where the cluster reaches production, such as http://churn.ml.svc."""
     last_failure: LastFailure | None = None
     """The newest proof that failed."""
+    prediction_log: PredictionLogStatus | None = None
+    """What is wrong with the prediction log; absent while all is well."""
     last_handled_action: Annotated[str, Field(max_length=512)] | None = None
     """The newest value of the annotation greenroom.dev/action that was carried out."""
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_LENGTH), atomic_list()] = ()

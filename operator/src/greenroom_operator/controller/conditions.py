@@ -43,7 +43,9 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     FORBIDDEN = "Forbidden"
     PROMOTED = "Promoted"
-    """An event's, never a condition's."""
+    PREDICTION_LOG_FAILING = "PredictionLogFailing"
+    PREDICTION_LOG_RECOVERED = "PredictionLogRecovered"
+    """These three are an event's, never a condition's."""
 
 
 class Situation(StrEnum):

@@ -12,6 +12,7 @@ from greenroom_operator.api.modeldeployment import (
     HistoryEntry,
     LastFailure,
     ModelDeploymentStatus,
+    PredictionLogStatus,
     PromotionState,
     VersionStatus,
 )
@@ -26,6 +27,7 @@ from greenroom_operator.controller.conditions import (
     find_condition,
 )
 from greenroom_operator.controller.context import Observed
+from greenroom_operator.controller.prediction_log import build_prediction_log
 from greenroom_operator.controller.promotion import Promotion, PromotionPlan, Refusal
 from greenroom_operator.resources.ownership import build_selector
 from greenroom_operator.resources.service import service_url
@@ -217,6 +219,7 @@ def build_status(
         selector=",".join(f"{key}={value}" for key, value in sorted(build_selector(deployment).items())),
         url=service_url(deployment),
         last_failure=_build_last_failure(observed, plan, now=now),
+        prediction_log=build_prediction_log(observed, now=now),
         last_handled_action=action or before.last_handled_action,
         history=_build_history(observed, plan, now=now),
     )
@@ -368,6 +371,8 @@ def find_transitions(before: ModelDeploymentStatus, after: ModelDeploymentStatus
             told.add(transition.message)
     if not found and (recovery := _find_recovery(before.conditions, after.conditions)):
         found.append(recovery)
+    if logging := _find_log_transition(before.prediction_log, after.prediction_log):
+        found.append(logging)
     return found
 
 
@@ -415,6 +420,27 @@ def _find_recovery(before: Sequence[Condition], after: Sequence[Condition]) -> T
     if new.status is not ConditionStatus.FALSE:
         return None
     return Transition(warning=False, reason=new.reason, message=new.message)
+
+
+def _find_log_transition(
+    before: PredictionLogStatus | None, after: PredictionLogStatus | None
+) -> Transition | None:
+    """Return that pods cannot log predictions, or have lost the first ones, or that none complains now."""
+    failed_before = before is not None and before.error is not None
+    reason = Reason.PREDICTION_LOG_FAILING.value
+    if after is not None and after.error is not None and not failed_before:
+        message = f"pod {after.pod} cannot log predictions, its answers are not affected: {after.error}"
+        return Transition(warning=True, reason=reason, message=message)
+    if after is not None and before is None:
+        message = f"pod {after.pod} has lost records of predictions; its answers are not affected"
+        return Transition(warning=True, reason=reason, message=message)
+    if failed_before and (after is None or after.error is None):
+        return Transition(
+            warning=False,
+            reason=Reason.PREDICTION_LOG_RECOVERED.value,
+            message="no pod complains of its prediction log any more",
+        )
+    return None
 
 
 def _clip(text: str) -> str:
