@@ -17,6 +17,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -253,6 +254,25 @@ def test_preprocessed_features_that_cannot_be_exact_are_left_out(
     assert told in bundle.parity.preprocessed
     assert bundle.signature.outputs.preprocessed is None
     assert {sample.preprocessed for sample in read_golden(path)} == {None}
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("words", [TfidfVectorizer, CountVectorizer])
+def test_texts_are_taken_apart_as_in_training(words: Any, tmp_path: Path, *, lowercase: bool) -> None:
+    """Accents, apostrophes, other scripts and letter case end in the same words, whatever the locale here."""
+    dice = np.random.default_rng(0)
+    known = ["café", "don't", "naïve", "Ärger", "CAFÉ", "Łódź", "łódź", "x", "a1_b", "北京", "été's"]
+    texts = [" ".join(dice.choice(known, 4)) for _ in range(300)]
+    frame = pd.DataFrame({"text": texts})
+    labels = ["yes" if "é" in text else "no" for text in texts]
+    taken = ColumnTransformer([("t", words(lowercase=lowercase), "text")], sparse_threshold=0)
+    pipeline = make_pipeline(taken, LogisticRegression()).fit(frame, labels)
+    path = package(pipeline, frame, tmp_path)
+    strangers = ["Café, café: don't!", "ärger ÄRGER", "ŁÓDŹ-北京", "a1_b-x", "", "\tété\n«s»"]
+    session = ModelSession(path, bundle=read_bundle(path))
+    answers = session.predict([{"text": text} for text in strangers])
+    expected = pipeline.predict_proba(pd.DataFrame({"text": strangers}))
+    assert np.abs(expected - [answer.probabilities for answer in answers]).max() < 1e-6
 
 
 def test_unseen_categories_can_be_refused(frame: pd.DataFrame, labels: pd.Series, tmp_path: Path) -> None:

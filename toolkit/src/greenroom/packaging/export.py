@@ -13,6 +13,7 @@ from skl2onnx.sklapi import CastTransformer
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 
@@ -22,6 +23,9 @@ from greenroom_runtime.contract.bundle import Dtype, Feature, Tensor
 
 OPSETS = {"": 21, "ai.onnx.ml": 3}
 NUMERIC_TENSOR, TEXT_TENSOR = "numeric", "text"
+
+_LOCALE = b"C.UTF-8"
+_WORD = rb"[\p{L}\p{N}_]{2,}"
 
 Arithmetic = Literal["float64", "float64, then float32 in the model", "float32"]
 ARITHMETICS: tuple[Arithmetic, ...] = ("float64", "float64, then float32 in the model", "float32")
@@ -82,6 +86,8 @@ def export_pipeline(
     classifier = is_classifier(pipeline)
     graph, topology = _convert(Pipeline(steps), tensors, classifier=classifier)
     _spell_missing(graph)
+    _free_of_locales(graph)
+    _know_words(graph, pipeline)
     _order_opsets(graph)
     if isinstance(steps[-1][1], RandomForestClassifier | ExtraTreesClassifier):
         _break_ties(graph, steps[-1][1])
@@ -191,6 +197,30 @@ def _spell_missing(model: Any) -> None:
                 attribute.strings[:] = [
                     MISSING_TEXT.encode() if text in (b"nan", b"None") else text for text in attribute.strings
                 ]
+
+
+def _free_of_locales(model: Any) -> None:
+    """Let texts be lower-cased by the locale that every image has; onnxruntime's default is en_US.UTF-8."""
+    for node in model.graph.node:
+        if node.op_type == "StringNormalizer":
+            others = [attribute for attribute in node.attribute if attribute.name != "locale"]
+            del node.attribute[:]
+            node.attribute.extend([*others, onnx.helper.make_attribute("locale", _LOCALE)])
+
+
+def _know_words(model: Any, pipeline: Any) -> None:
+    """Let words be what scikit-learn's default pattern takes for words, in every script.
+
+    skl2onnx writes a pattern of ASCII letters for it; ONNX's regular expressions, RE2's, know classes of
+    Unicode only by another name.
+    """
+    found = [value for value in pipeline.get_params(deep=True).values() if isinstance(value, CountVectorizer)]
+    if {(one.analyzer, one.token_pattern) for one in found} != {("word", CountVectorizer().token_pattern)}:
+        return
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Tokenizer" and attribute.name == "tokenexp":
+                attribute.s = _WORD
 
 
 def _order_opsets(model: Any) -> None:
