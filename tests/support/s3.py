@@ -1,9 +1,6 @@
 """A real S3 server for tests: moto's, installed by uv into an environment of its own."""
 
-import os
-import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +10,8 @@ from pathlib import Path
 import obstore
 from obstore.store import S3Store
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = ROOT / ".tools" / "s3"
+from tests.support.environment import python_with
+
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -69,7 +66,7 @@ class S3Server:
 def s3_server(port: int = 0) -> Iterator[S3Server]:
     """Run a server on a free port, or on the given one, until the block ends."""
     process = subprocess.Popen(
-        [_installed_python(), "-c", _SERVER, str(port)],
+        [python_with("s3"), "-c", _SERVER, str(port)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -94,24 +91,3 @@ def s3_server(port: int = 0) -> Iterator[S3Server]:
         reader.join()
         process.stdout.close()
         process.stderr.close()
-
-
-def _installed_python() -> str:
-    python = ENVIRONMENT / "bin" / "python"
-    if not (ENVIRONMENT / "bin" / "moto_server").exists():
-        command = [_uv(), "sync", "--locked", "--only-group", "s3", "--python", sys.executable]
-        subprocess.run(
-            command, cwd=ROOT, check=True, env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(ENVIRONMENT)}
-        )
-    return str(python)
-
-
-def _uv() -> str:
-    found = os.environ.get("UV") or shutil.which("uv")
-    if found:
-        return found
-    local = ROOT / ".tools" / "uv" / "bin" / "uv"
-    if local.exists():
-        return str(local)
-    message = "uv is neither in $UV, nor on PATH, nor in .tools/uv: run `make setup`"
-    raise RuntimeError(message)

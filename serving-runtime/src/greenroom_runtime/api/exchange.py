@@ -117,6 +117,8 @@ class Endpoint:
         request_id=request_id
     )
     """Spells a problem, given the request's id."""
+    problem_type: bytes = CONTENT_TYPE.encode()
+    """The content type of what ``spell`` returns."""
     encodings: frozenset[bytes] = frozenset({b"identity"})
     """The content encodings that ``answer`` understands."""
     clock: Callable[[], float] = time.perf_counter
@@ -148,7 +150,7 @@ class Endpoint:
                 self.refusals.refused(request_id, problem, started=started)
             status = problem.status.value
             headers_of_problem = [(k.lower().encode(), v.encode()) for k, v in problem.headers.items()]
-            reply = Reply(self.spell(problem, request_id), headers_of_problem, CONTENT_TYPE.encode())
+            reply = Reply(self.spell(problem, request_id), headers_of_problem, self.problem_type)
         except ClientGoneError:
             return
         await send(

@@ -106,6 +106,13 @@ class Predictor:
         """Route by a new document from now on."""
         self._router = compile_router(flags)
 
+    @property
+    def routable(self) -> frozenset[str]:
+        """The versions that may answer users, whether this pod holds them yet or not."""
+        production = self.residents.production
+        serving = frozenset({production.name} if production else ())
+        return serving | self._router.routable if self._router else serving
+
     def find(self, version: str = "") -> LoadedVersion:
         """Return the production version, or the routable one of this name.
 
@@ -206,7 +213,7 @@ class Predictor:
     def _check(self, row: _Row) -> None:
         known = self.residents.known_features
         if row.version is not None and not row.version.session.door.fits(row.features, known=known):
-            row.problem = _unfit(row.version.session.door.findings(row.features, known=known))
+            row.problem = unfit(row.version.session.door.findings(row.features, known=known))
 
     async def _infer_many(self, rows: Sequence[_Row]) -> None:
         groups: dict[Batcher, list[_Row]] = {}
@@ -300,7 +307,8 @@ def _not_ready(detail: str) -> ProblemError:
     )
 
 
-def _unfit(findings: Sequence[Finding]) -> ProblemError:
+def unfit(findings: Sequence[Finding]) -> ProblemError:
+    """Return the refusal of features that do not fit."""
     told = [
         {key: value[:256] for key, value in asdict(finding).items() if value}
         for finding in findings[:_MAX_FINDINGS]

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from greenroom_runtime.api.errors import CONTENT_TYPE, ProblemError
 from greenroom_runtime.api.exchange import Application, Receive, Scope, Send
+from greenroom_runtime.api.open_inference.endpoint import OpenInference
 from greenroom_runtime.api.predictor import Predictor
 from greenroom_runtime.api.schema import describe_operations, request_schema
 
@@ -45,7 +46,13 @@ async def on_problem(_: Request, error: Exception) -> Response:
     return problem_response(error)
 
 
-def build_public(endpoints: Mapping[str, Application], *, predictor: Predictor, version: str) -> Application:
+def build_public(
+    endpoints: Mapping[str, Application],
+    *,
+    open_inference: OpenInference,
+    predictor: Predictor,
+    version: str,
+) -> Application:
     """Return the ASGI application of the public port: what is hot by its path, all else by FastAPI."""
     app = FastAPI(
         title=f"Greenroom: {predictor.model}",
@@ -70,12 +77,16 @@ def build_public(endpoints: Mapping[str, Application], *, predictor: Predictor, 
         document = generate()
         production = predictor.residents.production
         operations = describe_operations(production.session.bundle.signature if production else None)
-        return {**document, "paths": {**operations, **document["paths"]}}
+        paths = {**operations, **open_inference.operations(), **document["paths"]}
+        return {**document, "paths": paths}
 
     app.openapi = openapi  # type: ignore[method-assign]
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = endpoints.get(scope["path"]) if scope["type"] == "http" else None
-        await (endpoint or app)(scope, receive, send)
+        path = scope["path"]
+        endpoint = endpoints.get(path)
+        if endpoint is None:
+            endpoint = open_inference if open_inference.owns(path) else app
+        await endpoint(scope, receive, send)
 
     return serve
