@@ -33,6 +33,7 @@ from greenroom_runtime.models.source import open_source
 from greenroom_runtime.models.store import BundleStore
 from greenroom_runtime.routing.flag_file import FlagFile
 from greenroom_runtime.settings import Settings
+from greenroom_runtime.tracing import open_tracing
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +41,8 @@ _KEEP_ALIVE_SECONDS = 75
 """Longer than clients and proxies keep idle connections, so that it is they who close."""
 _FINISH_SECONDS = 30
 """How long requests that are running after the drain may take."""
+_FLUSH_SECONDS = 5.0
+"""How long the end may take to send what is left of traces."""
 _MAX_VERSIONS = 64
 """In a report."""
 
@@ -93,6 +96,7 @@ class Runtime:
             on_swap=self._count_swap,
             on_departure=self.metrics.forget,
         )
+        self.tracing = open_tracing(settings.environment, model=config.name, pod=settings.pod)
         self.predictor = Predictor(model=config.name, residents=self.residents, metrics=self.metrics)
         self.flag_file = FlagFile(path=Path(config.flags_path), on_document=self._obey)
         self.metrics.observe_state(self.report)
@@ -143,6 +147,8 @@ class Runtime:
                     admin_port=admin_socket.getsockname()[1],
                 )
                 await self._work_until_told(stop, [http, internal], admission)
+        if self.tracing is not None:
+            self.tracing.close(_FLUSH_SECONDS)
         self.inference.shutdown(wait=False, cancel_futures=True)
         self.store.close()
         log.info("ended")
@@ -173,7 +179,7 @@ class Runtime:
         batch = PredictBatch(predictor=self.predictor, limits=self.config.limits)
         answers: dict[str, Callable[[Request], Awaitable[Reply]]] = {PATH: predict, BATCH_PATH: batch}
         return {
-            path: Endpoint(answer=answer, admission=admission, refusals=self.predictor)
+            path: Endpoint(answer=answer, admission=admission, refusals=self.predictor, tracing=self.tracing)
             for path, answer in answers.items()
         }
 

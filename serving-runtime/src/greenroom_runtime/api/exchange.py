@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from greenroom_runtime.api.errors import CONTENT_TYPE, ProblemError
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import Limits
+from greenroom_runtime.tracing import Tracing, trace_id
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,7 +25,7 @@ BODY_SECONDS = 30.0
 """How long a client may take to send its body."""
 _SWEEP_SECONDS = 1.0
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
 _ID_HEADER = names.HEADER_REQUEST_ID.lower().encode()
 _JSON = b"application/json"
 
@@ -121,6 +122,7 @@ class Endpoint:
     """The content type of what ``spell`` returns."""
     encodings: frozenset[bytes] = frozenset({b"identity"})
     """The content encodings that ``answer`` understands."""
+    tracing: Tracing | None = None
     clock: Callable[[], float] = time.perf_counter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,23 +130,16 @@ class Endpoint:
         started = self.clock()
         headers = dict(scope["headers"])
         request_id = _request_id(headers)
-        admission = self.admission
+        if self.tracing is None:
+            trace, span = _sampled_trace(headers.get(b"traceparent")), None
+        else:
+            span = self.tracing.begin(scope, headers)
+            trace = trace_id(span)
         status = 200
         try:
-            if admission.running >= admission.limits.concurrency:
-                raise _too_many(admission.limits.concurrency)
-            admission.running += 1
-            try:
-                self._refuse_method_and_encoding(scope, headers)
-                body = await admission.body(headers, receive)
-                trace = headers.get(b"traceparent")
-                reply = await self.answer(
-                    Request(
-                        request_id, scope["path"], headers, body, started, _trace_id(trace) if trace else ""
-                    )
-                )
-            finally:
-                admission.running -= 1
+            reply = await self._admit(
+                scope, receive, Request(request_id, scope["path"], headers, b"", started, trace)
+            )
         except ProblemError as problem:
             if not problem.counted:
                 self.refusals.refused(request_id, problem, started=started)
@@ -153,6 +148,8 @@ class Endpoint:
             reply = Reply(self.spell(problem, request_id), headers_of_problem, self.problem_type)
         except ClientGoneError:
             return
+        if self.tracing is not None and span is not None:
+            self.tracing.end(span, status=status, request_id=request_id, headers=reply.headers)
         await send(
             {
                 "type": "http.response.start",
@@ -166,6 +163,19 @@ class Endpoint:
             }
         )
         await send({"type": "http.response.body", "body": reply.body})
+
+    async def _admit(self, scope: Scope, receive: Receive, request: Request) -> Reply:
+        """Let the request in, wait for its body and answer it."""
+        admission = self.admission
+        if admission.running >= admission.limits.concurrency:
+            raise _too_many(admission.limits.concurrency)
+        admission.running += 1
+        try:
+            self._refuse_method_and_encoding(scope, request.headers)
+            request.body = await admission.body(request.headers, receive)
+            return await self.answer(request)
+        finally:
+            admission.running -= 1
 
     def _refuse_method_and_encoding(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if scope["method"] != "POST":
@@ -204,10 +214,10 @@ def _request_id(headers: Mapping[bytes, bytes]) -> str:
     return os.urandom(16).hex()
 
 
-def _trace_id(parent: bytes) -> str:
-    """Return the trace's id of a ``traceparent`` header (W3C Trace Context), empty where it is none."""
-    match = _TRACE_PARENT.fullmatch(parent)
-    return match[1].decode() if match else ""
+def _sampled_trace(parent: bytes | None) -> str:
+    """Return the id of the caller's trace (W3C Trace Context), empty where it has none that is kept."""
+    match = _TRACE_PARENT.fullmatch(parent) if parent is not None else None
+    return match[1].decode() if match and int(match[2], 16) & 1 else ""
 
 
 def _too_large(limit: int) -> ProblemError:
