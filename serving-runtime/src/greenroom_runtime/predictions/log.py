@@ -12,6 +12,7 @@ import mmh3
 
 from greenroom_runtime.contract import config, names
 from greenroom_runtime.contract.report import LogReport
+from greenroom_runtime.predictions.batch import Batch
 from greenroom_runtime.predictions.http import HttpReceiver
 from greenroom_runtime.predictions.ledger import Account, Counts, Ledger
 from greenroom_runtime.predictions.object_store import ObjectStoreReceiver
@@ -27,6 +28,7 @@ _BUCKETS: Final = 2**32
 _RECORD_BYTES = 512
 _FEATURE_BYTES = 128
 """About what a record, and each of its features, takes of memory besides the request's own text."""
+_WAKE_RECORDS = 256
 _ERROR_LETTERS = 512
 
 
@@ -72,8 +74,6 @@ class PredictionLog:
     ) -> None:
         self._threshold = round(percent / 100 * _BUCKETS)
         self._bounds = bounds
-        self._wake_records = bounds.queue_records // 2
-        self._wake_bytes = bounds.queue_bytes // 2
         self._queue = queue
         self._ledger = ledger
         self._writer = writer
@@ -119,7 +119,7 @@ class PredictionLog:
             return
         queue.bytes_in += weight
         queue.waiting.append((account, record, weight))
-        if (number > self._wake_records or waiting > self._wake_bytes) and not self._writer.wake.is_set():
+        if number >= _WAKE_RECORDS and not self._writer.wake.is_set():
             self._writer.wake.set()
 
     def forget(self, version: str) -> None:
@@ -234,7 +234,7 @@ def open_log(
         sink=sink,
         speller=speller,
         ledger=ledger,
-        batch_bytes=batch_bytes,
+        batch=Batch(batch_bytes),
         every_seconds=bounds.sync_seconds,
         clock=clock,
     )

@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Literal
 import orjson
 
 from greenroom_runtime.models.durable import sync_directory
+from greenroom_runtime.predictions.batch import Batch
 from greenroom_runtime.predictions.ledger import Account, Ledger
 
 SEALED = ".jsonl"
@@ -108,12 +109,12 @@ class SegmentDirectory:
         self._opened_at = 0.0
         self._file = self._lock_file = -1
 
-    def append(self, lines: Sequence[bytes], accounts: Sequence[Account]) -> int:
-        """Write whole lines, together at most ``segment_bytes``, and wait for the disk; return their number.
+    def append(self, batch: Batch) -> int:
+        """Write all lines, at most ``segment_bytes``, and wait for the disk; return their number.
 
-        ``accounts`` are the lines' own. OSError when it did not work, and then none counts.
+        OSError when it did not work, and then none counts.
         """
-        content = b"".join(lines)
+        content = batch.lines(0, len(batch))
         self._prepare()
         try:
             self._refuse_when_removed()
@@ -127,13 +128,13 @@ class SegmentDirectory:
             self._let_go()
             raise
         segment.size += len(content)
-        records = Counter(accounts)
+        records = Counter(batch.accounts)
         if self._ships:
             segment.records.update(records)
             self._ledger.stored(records)
         else:
             self._ledger.logged(records)
-        return len(lines)
+        return len(batch)
 
     def tidy(self) -> None:
         """Adopt what is to be adopted, and seal the open segment when it is old enough."""
@@ -294,10 +295,9 @@ class SegmentDirectory:
         self._file = self._lock_file = -1
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _write_all(descriptor: int, content: memoryview) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
 
 
 def _length_of_whole_lines(content: bytes) -> int:

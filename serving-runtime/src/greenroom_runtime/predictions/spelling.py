@@ -46,11 +46,8 @@ class Speller:
         mark: bool = False,
     ) -> None:
         """``most_bytes`` bounds a line; ``mark`` lets it begin with ``"event":"prediction"``."""
-        self._fixed = {
-            **({"event": "prediction"} if mark else {}),
-            "model": model,
-            "namespace": namespace,
-        }
+        self._spelled: dict[str, object] = {"event": "prediction"} if mark else {}
+        self._spelled |= {"model": model, "namespace": namespace}
         self._hashes = sensitive == "Hash"
         self._key = key
         self._most_bytes = most_bytes
@@ -80,25 +77,21 @@ class Speller:
 
     def _spell(self, record: Record, features: Mapping[str, Any] | None) -> bytes:
         probabilities = record.probabilities
-        return orjson.dumps(
-            {
-                **self._fixed,
-                "id": record.id,
-                "time": datetime.fromtimestamp(record.time, UTC),
-                "version": record.version,
-                "role": record.role,
-                "reason": record.reason,
-                "entity": record.entity,
-                "features": features,
-                "feature_source": record.feature_source,
-                "prediction": record.prediction,
-                "probabilities": None if probabilities is None else self._by_class(record, probabilities),
-                "latency_ms": record.latency_ms,
-                "status": record.status,
-                "error": record.error,
-            },
-            option=_OPTIONS,
-        )
+        spelled = self._spelled  # always the same dictionary: making one takes longer than writing it
+        spelled["id"] = record.id
+        spelled["time"] = datetime.fromtimestamp(record.time, UTC)
+        spelled["version"] = record.version
+        spelled["role"] = record.role
+        spelled["reason"] = record.reason
+        spelled["entity"] = record.entity
+        spelled["features"] = features
+        spelled["feature_source"] = record.feature_source
+        spelled["prediction"] = record.prediction
+        spelled["probabilities"] = None if probabilities is None else self._by_class(record, probabilities)
+        spelled["latency_ms"] = record.latency_ms
+        spelled["status"] = record.status
+        spelled["error"] = record.error
+        return orjson.dumps(spelled, option=_OPTIONS)
 
     def _by_class(self, record: Record, probabilities: Sequence[float]) -> dict[str, float]:
         classes = record.classes

@@ -3,9 +3,9 @@
 import os
 import select
 from collections import Counter
-from collections.abc import Sequence
 
-from greenroom_runtime.predictions.ledger import Account, Ledger
+from greenroom_runtime.predictions.batch import Batch
+from greenroom_runtime.predictions.ledger import Ledger
 
 _STALLED_MILLISECONDS = 200
 
@@ -25,19 +25,19 @@ class StdoutSink:
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
 
-    def append(self, lines: Sequence[bytes], accounts: Sequence[Account]) -> int:
+    def append(self, batch: Batch) -> int:
         """Write lines for as long as they are read; return how many, OSError when it is none."""
         done = 0
-        while done < len(lines):
-            number, content = _group(lines, done)
+        while done < len(batch):
+            end = _end_of_group(batch, done)
             try:
-                self._write(self._begun or content)
+                self._write(self._begun or bytes(batch.lines(done, end)))
             except OSError:
                 if done == 0:
                     raise
                 break
-            self._ledger.logged(Counter(accounts[done : done + number]))
-            done += number
+            self._ledger.logged(Counter(batch.accounts[done:end]))
+            done = end
         return done
 
     def tidy(self) -> None:
@@ -56,11 +56,9 @@ class StdoutSink:
             self._begun = content
 
 
-def _group(lines: Sequence[bytes], start: int) -> tuple[int, bytes]:
-    """Return how many lines go in one write, at least one, and their bytes."""
-    size = len(lines[start])
+def _end_of_group(batch: Batch, start: int) -> int:
+    """Return the line before which a write ends; it has one line at least."""
     end = start + 1
-    while end < len(lines) and size + len(lines[end]) <= select.PIPE_BUF:
-        size += len(lines[end])
+    while end < len(batch) and len(batch.lines(start, end + 1)) <= select.PIPE_BUF:
         end += 1
-    return end - start, b"".join(lines[start:end])
+    return end

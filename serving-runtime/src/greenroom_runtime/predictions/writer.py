@@ -3,19 +3,20 @@
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
+from greenroom_runtime.predictions.batch import Batch
 from greenroom_runtime.predictions.ledger import Account, Ledger
 from greenroom_runtime.predictions.record import Record
 from greenroom_runtime.predictions.spelling import Speller
 
 log = structlog.get_logger(__name__)
 
-_SLICE = 32
+_SLICE = 128
 _BREATH_SECONDS = 50e-6
 """Between slices, so that an answer never waits for the interpreter lock longer than a slice takes."""
 _RETRY_SECONDS = 0.05
@@ -24,7 +25,7 @@ _RETRY_SECONDS = 0.05
 class Sink(Protocol):
     """Where lines go; called by one thread."""
 
-    def append(self, lines: Sequence[bytes], accounts: Sequence[Account]) -> int:
+    def append(self, batch: Batch) -> int:
         """Take lines from the first on, account for them and return how many; OSError when it is none."""
 
     def tidy(self) -> None:
@@ -76,7 +77,7 @@ class Writer:
         sink: Sink,
         speller: Speller,
         ledger: Ledger,
-        batch_bytes: int,
+        batch: Batch,
         every_seconds: float,
         clock: Callable[[], float],
     ) -> None:
@@ -86,11 +87,9 @@ class Writer:
         self._sink = sink
         self._speller = speller
         self._ledger = ledger
-        self._batch_bytes = batch_bytes
+        self._batch = batch
         self._every_seconds = every_seconds
         self._clock = clock
-        self._lines: list[bytes] = []
-        self._accounts: list[Account] = []
         self._unspeakable = False
         self._stopping = threading.Event()
         self._give_up_at = 0.0
@@ -108,40 +107,43 @@ class Writer:
         if self._thread.is_alive():
             self._thread.join(deadline_seconds)
 
-    def work(self) -> bool:
-        """Write what waits now; False where that is stuck, and then it is tried again the next time."""
+    def work(self, *, flush: bool = True) -> bool:
+        """Spell what waits now, and hand it to the sink when told to or when it makes a whole batch.
+
+        False where the sink is stuck; the next call goes on from there.
+        """
         try:
             left = len(self._queue.waiting)
-            while self._lines or left:
-                if not self._lines:
-                    left -= self._fill(left)
-                if self._lines:
-                    taken = self._sink.append(self._lines, self._accounts)
-                    del self._lines[:taken], self._accounts[:taken]
-            self._sink.tidy()
+            while left:
+                left -= self._spell(left)
+                if left:
+                    self._flush()
+            if flush:
+                self._flush()
+                self._sink.tidy()
+                self.trouble.end()
         except OSError as error:
             self.trouble.begin(str(error))
             return False
-        self.trouble.end()
         return True
 
-    def _fill(self, most: int) -> int:
-        """Take records until they make a batch; return how many."""
+    def _flush(self) -> None:
+        while self._batch:
+            self._batch.drop(self._sink.append(self._batch))
+
+    def _spell(self, most: int) -> int:
+        """Take records until the batch is full; return how many."""
         waiting = self._queue.waiting
-        size = taken = 0
+        taken = 0
         while taken < most:
             account, record, weight = waiting[0]
             line = self._line(account, record)
-            if self._lines and size + len(line) > self._batch_bytes:
+            if line and not self._batch.add(line, account):
                 break
             waiting.popleft()
             self._queue.bytes_out += weight
             taken += 1
-            if line:
-                size += len(line)
-                self._lines.append(line)
-                self._accounts.append(account)
-            if taken % _SLICE == 0 and not self._stopping.is_set():
+            if taken % _SLICE == 0 and taken < most and not self._stopping.is_set():
                 time.sleep(_BREATH_SECONDS)
         return taken
 
@@ -159,20 +161,27 @@ class Writer:
         due = self._clock()
         while not self._stopping.is_set():
             due = max(due + self._every_seconds, self._clock())
-            # What is stuck is tried again in time, not whenever the queue grows.
-            (self._stopping if self.trouble.text else self.wake).wait(max(0.0, due - self._clock()))
-            self.wake.clear()
-            self._try_to_work()
-        while not self._try_to_work() and self._clock() < self._give_up_at:
+            self._spell_until(due)
+            self._try_to_work(flush=True)
+        while not self._try_to_work(flush=True) and self._clock() < self._give_up_at:
             time.sleep(_RETRY_SECONDS)
         try:
             self._sink.close()
         except OSError as error:
             self.trouble.begin(str(error))
 
-    def _try_to_work(self) -> bool:
+    def _spell_until(self, due: float) -> None:
+        """Keep the queue short meanwhile: what a request leaves behind is soon free again for the next."""
+        while (left := due - self._clock()) > 0 and not self._stopping.is_set():
+            # What is stuck is tried again in time, not whenever the queue grows.
+            (self._stopping if self.trouble.text else self.wake).wait(left)
+            self.wake.clear()
+            if not self.trouble.text:
+                self._try_to_work(flush=False)
+
+    def _try_to_work(self, *, flush: bool) -> bool:
         try:
-            return self.work()
+            return self.work(flush=flush)
         except Exception as error:  # a thread that died would be a log that has ended
             log.exception("a defect in the prediction log")
             self.trouble.begin(f"a defect: {error!r}")
