@@ -81,6 +81,7 @@ def test_run_flips_the_alias_without_a_restart(penguins: TrainedExample, manifes
         url = command.wait_for_url()
         features = penguins.holdout("v1")[0]["features"]
         pid = command.serving_pid()
+        assert any(f"predictions are recorded in {state}" in line for line in command.lines)
         assert predict(url, features)["version"] == "v1"
         ask_for(manifest, "v2")
         command.wait_for("preparing v2 beside v1")
@@ -131,6 +132,7 @@ def test_run_keeps_the_last_good_yaml(penguins: TrainedExample, manifest: Path, 
         MANIFEST.replace("replicas: 2", "replicaz: 2"): "spec.replicaz: no such field",
         MANIFEST.replace("version: v1 ", "version: production "): "is an alias",
         MANIFEST.replace("version: v1 ", "version: ../v1 "): "is no version",
+        MANIFEST + "  predictionLog: {sink: Http}\n": "sink Http posts to uri",
         MANIFEST.replace("kind: ModelDeployment", "kind: Deployment"): "0 objects of kind ModelDeployment",
         MANIFEST + "---\n" + MANIFEST: "2 objects of kind ModelDeployment",
     }

@@ -11,6 +11,7 @@ from greenroom_operator.api.source import HOST_PATTERN, OBJECT_STORES, URI_MAX_L
 
 MIN_DISK: Final = "64Mi"
 MAX_DISK: Final = "16Ti"
+DISK_REMEDY: Final = f"must be a quantity between {MIN_DISK} and {MAX_DISK}, such as 1Gi"
 
 
 class PredictionSink(StrEnum):
@@ -47,6 +48,7 @@ URI_REMEDIES: Final = {
     ),
 }
 NO_URI: Final = "only the sinks Http and ObjectStore have a uri: remove it, or set sink to one of them"
+DISKLESS: Final = (PredictionSink.STDOUT, PredictionSink.NONE)
 NO_DISK: Final = (
     "only the sinks Files, Http and ObjectStore use the pod's disk: remove maxDisk, or set sink to one of "
     "them"
@@ -70,10 +72,7 @@ class PredictionLog(ApiModel):
                 for sink, pattern in URI_PATTERNS.items()
             ),
             Rule(f"({_sink_in(*URI_PATTERNS)}) || !has(self.uri)", NO_URI),
-            Rule(
-                f"!({_sink_in(PredictionSink.STDOUT, PredictionSink.NONE)}) || !has(self.maxDisk)",
-                NO_DISK,
-            ),
+            Rule(f"!({_sink_in(*DISKLESS)}) || !has(self.maxDisk)", NO_DISK),
         )
     )
 
@@ -93,12 +92,13 @@ class PredictionLog(ApiModel):
         Rule(
             f"isQuantity(self) && !quantity(self).isLessThan(quantity('{MIN_DISK}')) && "
             f"!quantity(self).isGreaterThan(quantity('{MAX_DISK}'))",
-            f"must be a quantity between {MIN_DISK} and {MAX_DISK}, such as 1Gi",
+            DISK_REMEDY,
             subject="self",
         ),
     ] = "1Gi"
-    """What the records may take of the pod's disk, such as 1Gi; for Http and ObjectStore those that wait to
-    be sent. Never more than half of resources.limits.ephemeral-storage. Default 1Gi."""
+    """What the records may take of the pod's disk, such as 1Gi; the oldest make room for the newest. Http
+    and ObjectStore keep there what waits to be sent. Never more than half of
+    resources.limits.ephemeral-storage. Default 1Gi."""
     sensitive: SensitivePolicy = SensitivePolicy.HASH
     """What becomes of features that the bundle marks as sensitive: Hash records a hash in place of the value,
     which the Secret's KEY keys; Omit records nothing. Default Hash."""

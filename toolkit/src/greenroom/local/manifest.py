@@ -9,7 +9,20 @@ from pydantic import ValidationError
 
 from greenroom.local.errors import LocalError
 from greenroom_operator.api.modeldeployment import API_VERSION, KIND, NAME_MAX_LENGTH, ModelDeployment
+from greenroom_operator.api.predictions import (
+    DISK_REMEDY,
+    DISKLESS,
+    MAX_DISK,
+    MIN_DISK,
+    NO_DISK,
+    NO_URI,
+    URI_PATTERNS,
+    URI_REMEDIES,
+    PredictionLog,
+)
+from greenroom_operator.api.quantities import parse_quantity
 from greenroom_operator.api.times import DurationError, parse_duration
+from greenroom_operator.resources.config import build_runtime_config
 from greenroom_runtime.contract import names
 
 MAX_BYTES = 1024 * 1024
@@ -113,4 +126,38 @@ def _rules(deployment: ModelDeployment) -> list[str]:
             parse_duration(text)
         except DurationError as error:
             problems.append(f"spec.{place}: {error}")
-    return problems
+    problems += _log_rules(spec.prediction_log)
+    return problems or _build_rules(deployment)
+
+
+def _log_rules(log: PredictionLog) -> list[str]:
+    """Check what the CRD says of the prediction log in CEL."""
+    problems, pattern = [], URI_PATTERNS.get(log.sink)
+    if pattern is not None and not re.fullmatch(pattern, log.uri or ""):
+        problems.append(URI_REMEDIES[log.sink])
+    if pattern is None and log.uri is not None:
+        problems.append(NO_URI)
+    if log.sink in DISKLESS and "max_disk" in log.model_fields_set:
+        problems.append(NO_DISK)
+    if not _is_disk(log.max_disk):
+        problems.append(f'maxDisk: "{log.max_disk}": {DISK_REMEDY}')
+    return [f"spec.predictionLog: {problem}" for problem in problems]
+
+
+def _is_disk(text: str) -> bool:
+    try:
+        return parse_quantity(MIN_DISK) <= parse_quantity(text) <= parse_quantity(MAX_DISK)
+    except ValueError:
+        return False
+
+
+def _build_rules(deployment: ModelDeployment) -> list[str]:
+    """Build what a pod would be started with: so quantities, and the path of a claim, are checked too."""
+    try:
+        build_runtime_config(deployment)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return [f"spec: {first['msg']}, found {first['input']!r}"]
+    except ValueError as error:
+        return [f"spec: {error}"]
+    return []

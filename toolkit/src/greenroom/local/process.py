@@ -26,9 +26,21 @@ from greenroom_runtime.contract.report import MAX_BYTES, PodReport
 HOST = "127.0.0.1"
 POD = "local"
 _ANSWER_SECONDS = 2.0
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 15.0
+"""Longer than the prediction log may take to hand over its last records."""
 _LAST_LINES = 15
-_PACKAGES = ("fastapi", "httptools", "numpy", "obstore", "onnxruntime", "orjson", "uvicorn", "uvloop")
+_PACKAGES = (
+    "aiohttp",
+    "fastapi",
+    "httptools",
+    "mmh3",
+    "numpy",
+    "obstore",
+    "onnxruntime",
+    "orjson",
+    "uvicorn",
+    "uvloop",
+)
 """What the runtime needs beyond a plain installation."""
 
 
@@ -43,7 +55,10 @@ class LocalRuntime:
         self.admin_port = _usable(admin_port, option="--admin-port", apart_from=self.port)
         self._state = Path(tempfile.mkdtemp(prefix="greenroom-"))  # last: whatever is refused leaves nothing
         self._flags = self._state / "flags"
-        self._log = self._state / "runtime.log"
+        self.output = self._state / "runtime.log"
+        """What the process prints."""
+        self.predictions = self._state / "predictions"
+        """The prediction log's segments."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -66,8 +81,10 @@ class LocalRuntime:
 
     def localize(self, config: RuntimeConfig) -> RuntimeConfig:
         """Return the configuration with this machine's places; there is no Service to drain for."""
+        log = config.prediction_log
         return config.model_copy(
             update={
+                "prediction_log": log and log.model_copy(update={"directory": str(self.predictions)}),
                 "models_dir": str(self._state / "models"),
                 "flags_path": str(self._flags / names.FLAGS_FILE),
                 "host": HOST,
@@ -88,7 +105,7 @@ class LocalRuntime:
         path = self._state / names.CONFIG_FILE
         path.write_text(config.to_json(), encoding="utf-8")
         command = [sys.executable, "-m", "greenroom_runtime", "--config", str(path)]
-        with self._log.open("wb") as log:
+        with self.output.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -105,7 +122,7 @@ class LocalRuntime:
     def last_lines(self) -> list[str]:
         """Return the end of its log."""
         try:
-            with self._log.open(encoding="utf-8", errors="replace") as log:
+            with self.output.open(encoding="utf-8", errors="replace") as log:
                 return [line.rstrip() for line in deque(log, maxlen=_LAST_LINES)]
         except OSError:
             return []

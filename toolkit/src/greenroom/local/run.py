@@ -14,6 +14,7 @@ from greenroom.local.screen import Screen
 from greenroom.local.serve import greet
 from greenroom.local.stop import StopSignal
 from greenroom_operator.api.modeldeployment import ModelDeployment, PromotionState
+from greenroom_operator.api.predictions import PredictionSink
 from greenroom_operator.api.source import CLAIM_SCHEME, SOURCE_SCHEMES
 from greenroom_operator.api.times import parse_duration
 from greenroom_operator.controller.promotion import (
@@ -122,8 +123,22 @@ class LocalDeployment:
         secrets = [entry.name for entry in spec.env if entry.value_from is not None]
         if spec.source.secret_ref is not None and self.source is None:
             secrets.append(f"the keys of the Secret {spec.source.secret_ref.name}")
+        if spec.prediction_log.secret_ref is not None:
+            secrets.append(f"the keys of the Secret {spec.prediction_log.secret_ref.name}")
         if secrets:
             self.screen.line(f"          from this shell's environment: {', '.join(secrets)}", kind="quiet")
+        if place := self._place_of_predictions():
+            self.screen.line(f"          predictions are recorded {place}", kind="quiet")
+
+    def _place_of_predictions(self) -> str:
+        log = self.deployment.spec.prediction_log
+        if log.sink is PredictionSink.NONE:
+            return ""
+        if log.sink is PredictionSink.FILES:
+            return f"in {self.runtime.predictions} until this ends"
+        if log.sink is PredictionSink.STDOUT:
+            return f"in {self.runtime.output} until this ends"
+        return f"and sent to {log.uri}, as in a cluster"
 
     def watch_manifest(self) -> None:
         """Take a changed file; what is wrong with it is said once, and the last good one stays."""
