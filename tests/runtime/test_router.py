@@ -172,6 +172,26 @@ def test_rules_come_before_the_percentage_and_in_their_order() -> None:
     assert everyone.choose("u1", {"country": "DE"}) == Decision("v3", "percentage")
 
 
+def test_the_sticky_key_has_its_name_in_rules_too() -> None:
+    """A rule on the sticky field looks at the key itself; what another rollout's key is called is context."""
+    by_account = Rule(name="by-account", attribute="account", values=("a1",))
+    by_user = Rule(name="by-user", attribute="user_id", values=("u1",))
+    store = FlagStore(
+        production="v2",
+        resident=("v2", "v3"),
+        rollout=replace(ROLLOUT, hundredths=0, key="account", rules=(by_account, by_user)),
+    )
+    for key, context, reason in (
+        ("a1", {}, "rule:by-account"),
+        ("a2", {"account": "a1"}, "default"),
+        ("u1", {}, "default"),
+        ("a2", {"user_id": "u1"}, "rule:by-user"),
+    ):
+        decision = compile_router(store).choose(key, context)
+        assert decision.reason == reason
+        assert decision.version == flagd_version(dump_flags(store), key=key, attributes=dict(context))
+
+
 def test_without_a_key_there_is_no_percentage() -> None:
     """Even at 100 % a request without a sticky key gets production."""
     assert router(hundredths=WHOLE).choose("", {}) == Decision("v2", "default")

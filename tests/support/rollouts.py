@@ -19,7 +19,7 @@ VECTORS: dict[str, Any] = json.loads(
 versions = st.from_regex(names.VERSION_PATTERN, fullmatch=True).filter(
     lambda name: len(name) <= names.VERSION_MAX_LENGTH
 )
-attributes = st.sampled_from(["cohorts", "country", "plan", "_x-1", DEFAULT_KEY])
+attributes = st.sampled_from(["cohorts", "country", "plan", "_x-1", DEFAULT_KEY, "account"])
 values = st.one_of(
     st.sampled_from(["beta", "NO", "SE", "17", "true", "user-1", " ", "ø", '"\\', "😀"]),
     st.text(

@@ -46,8 +46,7 @@ class _Rule:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Share:
     start: str
-    hashes: int
-    """How many of the 2**32 hashes, from zero on, are users of the rollout's version."""
+    hundredths: int
     rules: tuple[_Rule, ...]
     decision: Decision
 
@@ -81,9 +80,8 @@ class Router:
             text = f"{share.start}{key}{BUCKET_END}".encode()
         except UnicodeEncodeError:  # half of a surrogate pair: no text that could be hashed
             return self.default
-        if mmh3.mmh3_32_uintdigest(_text_head(len(text)) + text) < share.hashes:
-            return share.decision
-        return self.default
+        bucket = mmh3.mmh3_32_uintdigest(_text_head(len(text)) + text) * WHOLE >> 32
+        return share.decision if bucket < share.hundredths else self.default
 
 
 def compile_router(flags: FlagStore) -> Router:
@@ -140,8 +138,7 @@ def _matches(values: frozenset[str], found: object) -> bool:
 def _compile_share(rollout: Rollout) -> _Share:
     return _Share(
         start=rollout.bucket_start,
-        # flagd's bucket is hash * WHOLE >> 32, and is the rollout's where that is below its weight.
-        hashes=-(-(rollout.hundredths << 32) // WHOLE),
+        hundredths=rollout.hundredths,
         rules=tuple(
             _Rule(
                 attribute="" if rule.attribute == rollout.key else rule.attribute,
