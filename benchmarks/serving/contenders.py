@@ -1,14 +1,16 @@
 """Who is measured: how each is started, and in which format it is asked."""
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from benchmarks.serving import greenroom_server, protocols
 from benchmarks.serving.environments import install
-from benchmarks.serving.model import Zoo
+from benchmarks.serving.model import NAME, Zoo
 from benchmarks.serving.protocols import Protocol
 
 SERVERS = "benchmarks.serving.servers"
@@ -53,23 +55,54 @@ class Contender:
     """False for a loop without HTTP."""
 
 
-def _peer(place: Place, *, requirements: str, command: Callable[[Place, Path], Sequence[str]]) -> Launch:
+Command = Callable[[Place, Path], Sequence[str]]
+"""What starts a server, given the ``bin`` of its environment."""
+
+
+def _peer(place: Place, *, requirements: str, command: Command, extra: Mapping[str, str]) -> Launch:
     directory = install(requirements, to=place.environments)
     # Each is given what is known to help: no telemetry, one thread, no access log.
     environment = {
         "BENCH_MODEL": str(place.zoo.graph(greenroom_server.PRODUCTION).resolve()),
+        "BENCH_NAME": NAME,
         "BENCH_PORT": str(place.port),
         "ORT_DISABLE_TELEMETRY": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "PATH": f"{directory}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(place.state),
+        **extra,
     }
     return Launch(command=command(place, directory), environment=environment)
 
 
-def _module(name: str) -> Callable[[Place, Path], Sequence[str]]:
+def _module(name: str) -> Command:
     return lambda _, directory: [str(directory / "python"), "-m", f"{SERVERS}.{name}"]
+
+
+def _mosec(place: Place, directory: Path) -> Sequence[str]:
+    address = ["--address", "127.0.0.1", "--port", str(place.port), "--log-level", "error"]
+    return [str(directory / "python"), "-m", f"{SERVERS}.mosec_server", *address]
+
+
+def _mlserver(place: Place, directory: Path) -> Sequence[str]:
+    settings = {
+        "host": "127.0.0.1",
+        "http_port": place.port,
+        "grpc_port": place.other_ports[0],
+        "metrics_port": place.other_ports[1],
+        "parallel_workers": 0,  # in the server's own process: twice as fast as its default of 1
+        "debug": False,
+    }
+    model = {"name": NAME, "implementation": f"{SERVERS}.mlserver_model.Scorer"}
+    (place.state / "settings.json").write_text(json.dumps(settings))
+    (place.state / "model-settings.json").write_text(json.dumps(model))
+    return [str(directory / "mlserver"), "start", str(place.state)]
+
+
+def _bentoml(place: Place, directory: Path, *, service: str) -> Sequence[str]:
+    target = f"{SERVERS}.bentoml_service:{service}"
+    return [str(directory / "bentoml"), "serve", target, "--host", "127.0.0.1", "--port", str(place.port)]
 
 
 def _uvicorn(place: Place, directory: Path) -> Sequence[str]:
@@ -109,14 +142,15 @@ def _other(
     about: str,
     *,
     requirements: str,
-    command: Callable[[Place, Path], Sequence[str]],
+    command: Command,
     protocol: Protocol,
     served: bool = True,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Contender:
     return Contender(
         name=name,
         about=about,
-        launch=partial(_peer, requirements=requirements, command=command),
+        launch=partial(_peer, requirements=requirements, command=command, extra=environment),
         protocol=protocol,
         requirements=requirements,
         served=served,
@@ -166,5 +200,62 @@ CONTENDERS = (
         requirements="fastapi",
         command=_uvicorn,
         protocol=protocols.NAMED_PLAIN,
+    ),
+    _other(
+        "kserve-v1",
+        "KServe's Python server, V1: rows by name",
+        requirements="kserve",
+        command=_module("kserve_server"),
+        protocol=protocols.KSERVE_V1,
+    ),
+    _other(
+        "kserve-v2",
+        "KServe's Python server, V2: tensors",
+        requirements="kserve",
+        command=_module("kserve_server"),
+        protocol=protocols.V2,
+    ),
+    _other(
+        "mlserver",
+        "MLServer, V2, inference in the server's own process",
+        requirements="mlserver",
+        command=_mlserver,
+        protocol=protocols.V2,
+    ),
+    _other(
+        "bentoml",
+        "BentoML, `def` API",
+        requirements="bentoml",
+        command=partial(_bentoml, service="Scorer"),
+        protocol=protocols.NAMED_PLAIN,
+    ),
+    _other(
+        "bentoml-async",
+        "BentoML, `async def` API",
+        requirements="bentoml",
+        command=partial(_bentoml, service="AsyncScorer"),
+        protocol=protocols.NAMED_PLAIN,
+    ),
+    _other(
+        "litserve",
+        "LitServe",
+        requirements="litserve",
+        command=_module("litserve_server"),
+        protocol=protocols.NAMED_PLAIN,
+    ),
+    _other(
+        "mosec",
+        "Mosec, one row at a time as it comes; it validates nothing",
+        requirements="mosec",
+        command=_mosec,
+        protocol=protocols.MOSEC,
+    ),
+    _other(
+        "mosec-batched",
+        "Mosec with dynamic batches of up to 32 rows",
+        requirements="mosec",
+        command=_mosec,
+        protocol=protocols.MOSEC,
+        environment={"BENCH_BATCH": "32"},
     ),
 )
