@@ -235,20 +235,23 @@ def test_a_changed_scaling_is_found_where_no_score_shows_it(
 
 
 @pytest.mark.parametrize(
-    ("step", "told"),
+    ("steps", "told"),
     [
-        (PowerTransformer(), "Pow, Scaler may end in other bits on another processor"),
-        (None, "no step before its model"),
+        (
+            [PowerTransformer(), LogisticRegression()],
+            "Pow, Scaler may end in other bits on another processor",
+        ),
+        ([LogisticRegression()], "no step before its model"),
+        ([GradientBoostingClassifier(n_estimators=5)], "no step before its model"),
     ],
-    ids=["powers", "no preprocessing"],
+    ids=["powers", "a linear model alone", "trees alone"],
 )
 def test_preprocessed_features_that_cannot_be_exact_are_left_out(
-    step: Any, told: str, frame: pd.DataFrame, labels: pd.Series, tmp_path: Path
+    steps: list[Any], told: str, frame: pd.DataFrame, labels: pd.Series, tmp_path: Path
 ) -> None:
     """The bundle is written without them and says why; its answers are proven all the same."""
     numbers = frame[["age"]]
-    steps = [("p", step), ("m", LogisticRegression())] if step else [("m", LogisticRegression())]
-    path = package(Pipeline(steps).fit(numbers, labels), numbers, tmp_path)
+    path = package(make_pipeline(*steps).fit(numbers, labels), numbers, tmp_path)
     bundle = read_bundle(path)
     assert bundle.parity is not None
     assert told in bundle.parity.preprocessed

@@ -9,6 +9,7 @@ import onnx
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from greenroom.packaging.errors import ExportError
 from greenroom.packaging.export import Export, steps_of
 from greenroom.packaging.frame import to_frame, to_tensors
 from greenroom.packaging.hostile import HostileRow
@@ -18,6 +19,7 @@ from greenroom_runtime.contract.bundle import Feature
 EXACT = "Exact"
 MAX_COLUMNS = 1000
 """More would make the golden samples longer than they are worth."""
+_NO_STEP = "the pipeline has no step before its model, or the model reads several tensors"
 _SAME_EVERYWHERE = frozenset(
     {
         "Abs",
@@ -92,16 +94,20 @@ def expose(
     graph.
     """
     graph = onnx.load_from_string(export.graph)
-    if reason := _unfit(export, graph):
+    before_model = steps_of(pipeline)[:-1]
+    if reason := _unfit(export, graph) if before_model else _NO_STEP:
         return Preprocessed(export=export, values=None, told=reason)
     name = str(export.model_input)
     graph.graph.output.append(onnx.ValueInfoProto(name=name))
     shown = replace(export, graph=graph.SerializeToString(deterministic=True))
     plain = [row.features for row in rows]
     feed = to_tensors(plain, features, export.tensors)
-    *_, found = answers = run_graph(shown.graph, (*export.outputs, name), feed)
     before = run_graph(export.graph, export.outputs, feed)
-    served = run_graph(shown.graph, export.outputs, feed)
+    try:
+        *_, found = answers = run_graph(shown.graph, (*export.outputs, name), feed)
+        served = run_graph(shown.graph, export.outputs, feed)
+    except ExportError as error:
+        return Preprocessed(export=export, values=None, told=f"the graph cannot show them: {error}")
     if not all(
         _same(one, other)
         for after in (answers[:-1], served)
@@ -109,7 +115,7 @@ def expose(
     ):
         told = "the graph answers otherwise when it shows them"
         return Preprocessed(export=export, values=None, told=told)
-    own = Pipeline(steps_of(pipeline)[:-1]).transform(to_frame(plain, like, features))
+    own = Pipeline(before_model).transform(to_frame(plain, like, features))
     expected = np.asarray(own.toarray() if hasattr(own, "toarray") else own).astype(found.dtype)
     reason = _difference(expected, found)
     if reason:
@@ -119,7 +125,7 @@ def expose(
 
 def _unfit(export: Export, graph: Any) -> str:
     if export.model_input is None:
-        return "the pipeline has no step before its model"
+        return _NO_STEP
     producers = {output: node for node in graph.graph.node for output in node.output}
     kinds: set[str] = set()
     waiting, seen = [export.model_input], set()
