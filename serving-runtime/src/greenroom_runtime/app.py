@@ -31,6 +31,7 @@ from greenroom_runtime.models.residents import LoadedVersion, Residents
 from greenroom_runtime.models.session import ModelSession
 from greenroom_runtime.models.source import open_source
 from greenroom_runtime.models.store import BundleStore
+from greenroom_runtime.predictions.log import PredictionLog, open_log
 from greenroom_runtime.routing.flag_file import FlagFile
 from greenroom_runtime.settings import Settings
 from greenroom_runtime.tracing import open_tracing
@@ -42,7 +43,7 @@ _KEEP_ALIVE_SECONDS = 75
 _FINISH_SECONDS = 30
 """How long requests that are running after the drain may take."""
 _FLUSH_SECONDS = 5.0
-"""How long the end may take to send what is left of traces."""
+"""How long the end may take to write and send what is left of records, and then of traces."""
 _MAX_VERSIONS = 64
 """In a report."""
 
@@ -94,10 +95,15 @@ class Runtime:
             chance=random.random,
             batcher=self._batcher,
             on_swap=self._count_swap,
-            on_departure=self.metrics.forget,
+            on_departure=self._forget,
         )
         self.tracing = open_tracing(settings.environment, model=config.name, pod=settings.pod)
-        self.predictor = Predictor(model=config.name, residents=self.residents, metrics=self.metrics)
+        self.log = _open_log(config, settings)
+        if self.log is not None:
+            self.metrics.observe_log(self.log)
+        self.predictor = Predictor(
+            model=config.name, residents=self.residents, metrics=self.metrics, log=self.log
+        )
         self.flag_file = FlagFile(path=Path(config.flags_path), on_document=self._obey)
         self.metrics.observe_state(self.report)
 
@@ -116,6 +122,7 @@ class Runtime:
             requests=self.metrics.counts.requests,
             errors=self.metrics.counts.errors,
             fallbacks=self.metrics.counts.fallbacks,
+            prediction_log=self.log.report() if self.log is not None else None,
         )
 
     async def run(self) -> None:
@@ -125,7 +132,9 @@ class Runtime:
         version = distribution_version("greenroom")
         public = build_public(
             self._endpoints(admission),
-            open_inference=OpenInference(predictor=self.predictor, admission=admission, version=version),
+            open_inference=OpenInference(
+                predictor=self.predictor, admission=admission, version=version, tracing=self.tracing
+            ),
             predictor=self.predictor,
             version=version,
         )
@@ -147,8 +156,7 @@ class Runtime:
                     admin_port=admin_socket.getsockname()[1],
                 )
                 await self._work_until_told(stop, [http, internal], admission)
-        if self.tracing is not None:
-            self.tracing.close(_FLUSH_SECONDS)
+        await asyncio.to_thread(self._flush)
         self.inference.shutdown(wait=False, cancel_futures=True)
         self.store.close()
         log.info("ended")
@@ -196,8 +204,33 @@ class Runtime:
             on_run=partial(self.metrics.ran, version),
         )
 
+    def _flush(self) -> None:
+        """Write and send what is left of records and traces, in bounded time."""
+        if self.log is not None:
+            self.log.close(_FLUSH_SECONDS)
+            log.info("prediction log", **self.log.report().model_dump())
+        if self.tracing is not None:
+            self.tracing.close(_FLUSH_SECONDS)
+
+    def _forget(self, version: str) -> None:
+        self.metrics.forget(version)
+        if self.log is not None:
+            self.log.forget(version)
+
     def _count_swap(self, _: LoadedVersion) -> None:
         self.metrics.swaps.inc()
+
+
+def _open_log(config: RuntimeConfig, settings: Settings) -> PredictionLog | None:
+    if config.prediction_log is None:
+        return None
+    return open_log(
+        config.prediction_log,
+        model=config.name,
+        namespace=config.namespace,
+        pod=settings.pod,
+        environment=settings.environment,
+    )
 
 
 def _signalled() -> asyncio.Future[None]:

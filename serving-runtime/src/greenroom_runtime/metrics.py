@@ -25,13 +25,13 @@ from prometheus_client.samples import Exemplar
 
 from greenroom_runtime.contract.report import PodReport, VersionState
 from greenroom_runtime.models.batching import Run
+from greenroom_runtime.predictions.log import PredictionLog
+from greenroom_runtime.predictions.metrics import LogCollector
 
 _SECONDS = tuple(0.0001 * 2.0**power for power in range(18))
 """0.1 ms to 13 s, each bound twice the one before: the bounds of a native histogram of schema 0."""
 _ROWS = tuple(2.0**power for power in range(11))
 _SERVER_ERROR = 500
-DEPARTED = "departed"
-"""The version under which the requests of those that have left are counted on, so that no sum ever falls."""
 
 
 @dataclass(kw_only=True)
@@ -93,6 +93,10 @@ class Metrics:
         """Expose the pod's report as gauges, read at each scrape."""
         self.registry.register(_StateCollector(report))
 
+    def observe_log(self, log: PredictionLog) -> None:
+        """Expose the prediction log's accounts."""
+        self.registry.register(LogCollector(log))
+
     def answered(self, version: str, role: str, *, code: int, seconds: float, trace_id: str = "") -> None:
         """Count one row that was answered or refused; a traced one becomes an exemplar."""
         self.counts.requests += 1
@@ -119,12 +123,11 @@ class Metrics:
             queue.observe(seconds)
 
     def forget(self, version: str) -> None:
-        """Drop the series of a version that has left; its requests are counted on as ``departed``."""
-        for name, role, code in [series for series in self.requests if series[0] == version]:
-            departed = (DEPARTED, role, code)
-            self.requests[departed] = self.requests.get(departed, 0) + self.requests.pop((name, role, code))
-        for series in [series for series in self.latency if series[0] == version]:
-            del self.latency[series]
+        """Drop the series of a version that has left: added to another they would look like a burst."""
+        for counted in [counted for counted in self.requests if counted[0] == version]:
+            del self.requests[counted]
+        for timed in [timed for timed in self.latency if timed[0] == version]:
+            del self.latency[timed]
         self.runs.pop(version, None)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:

@@ -54,8 +54,9 @@ class PredictBatch:
         rows = _rows(document, limit=self.limits.batch_rows)
         users = _users(document, count=len(rows))
         context = _context(document)
+        size = len(request.body) // max(1, len(rows))
         asked = [
-            Asked(f"{request.id}/{number}", request.started, user, context, "", request.trace_id)
+            Asked(f"{request.id}/{number}", request.started, user, context, "", request.trace_id, size)
             for number, user in enumerate(users)
         ]
         answers = await self.predictor.answer_rows(asked, rows)
@@ -97,7 +98,15 @@ def _parse(request: Request) -> tuple[Asked, Mapping[str, Any]]:
     features = document.get("features")
     if not isinstance(features, dict):
         raise malformed('the body must be an object like {"features": {"name": value}}')
-    asked = Asked(request.id, request.started, _user(document), _context(document), "", request.trace_id)
+    asked = Asked(
+        request.id,
+        request.started,
+        _user(document),
+        _context(document),
+        "",
+        request.trace_id,
+        len(request.body),
+    )
     return asked, features
 
 

@@ -20,7 +20,6 @@ from greenroom_runtime.contract.bundle import Value
 from greenroom_runtime.contract.flags import DEFAULT_KEY, FlagStore
 from greenroom_runtime.metrics import Metrics
 from greenroom_runtime.models.door import Finding, Problem
-from greenroom_runtime.models.batching import Batcher
 from greenroom_runtime.models.residents import LoadedVersion, Residents
 from greenroom_runtime.models.session import Prediction
 from greenroom_runtime.predictions.record import Record
@@ -55,6 +54,8 @@ class Asked:
     version: str = ""
     """The version that the path addresses; empty lets the flag store choose."""
     trace_id: str = ""
+    size: int = 0
+    """Bytes of the body that are this row's share."""
 
 
 @dataclass(slots=True)
@@ -216,12 +217,12 @@ class Predictor:
             row.problem = unfit(row.version.session.door.findings(row.features, known=known))
 
     async def _infer_many(self, rows: Sequence[_Row]) -> None:
-        groups: dict[Batcher, list[_Row]] = {}
+        groups: dict[LoadedVersion, list[_Row]] = {}
         for row in rows:
             if row.version is not None and row.problem is None:
-                groups.setdefault(row.version.batcher, []).append(row)
-        for batcher, group in groups.items():
-            outcomes = await batcher.predict_many([row.features for row in group])
+                groups.setdefault(row.version, []).append(row)
+        for version, group in groups.items():
+            outcomes = await version.batcher.predict_many([row.features for row in group])
             for row, outcome in zip(group, outcomes, strict=True):
                 self._take(row, outcome)
 
@@ -274,6 +275,7 @@ class Predictor:
                 "" if problem is None else problem.record,
                 self.residents.sensitive_features,
                 None if problem is None else self.residents.known_features,
+                asked.size,
             )
         )
 

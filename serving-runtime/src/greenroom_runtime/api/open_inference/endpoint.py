@@ -21,6 +21,7 @@ from greenroom_runtime.api.predict import answer_headers
 from greenroom_runtime.api.predictor import Answer, Asked, Predictor, unfit
 from greenroom_runtime.models.door import Finding, describe
 from greenroom_runtime.models.residents import LoadedVersion
+from greenroom_runtime.tracing import Tracing
 
 PREFIX = "/v2"
 EXTENSIONS = ("binary_tensor_data",)
@@ -45,7 +46,9 @@ class _Address(NamedTuple):
 class OpenInference:
     """Answers the paths of the protocol. What others would tell in a problem, it tells as ``error`` too."""
 
-    def __init__(self, *, predictor: Predictor, admission: Admission, version: str) -> None:
+    def __init__(
+        self, *, predictor: Predictor, admission: Admission, version: str, tracing: Tracing | None = None
+    ) -> None:
         """Serve with this predictor; ``version`` is the server's own."""
         self._predictor = predictor
         self._limits = admission.limits
@@ -58,6 +61,7 @@ class OpenInference:
             spell=spell,
             problem_type=_JSON,
             encodings=ENCODINGS,
+            tracing=tracing,
         )
 
     @staticmethod
@@ -161,11 +165,12 @@ class OpenInference:
     async def _answers(self, request: Request, asked: InferenceRequest, *, version: str) -> Sequence[Answer]:
         """Return an answer for each row, all by one version; ProblemError where any row has none."""
         user, context, trace = asked.user_id, asked.context, request.trace_id
+        size = len(request.body) // max(1, len(asked.rows))
         if len(asked.rows) == 1:
-            one = Asked(request.id, request.started, user, context, version, trace)
+            one = Asked(request.id, request.started, user, context, version, trace, size)
             return (await self._predictor.answer_row(one, asked.rows[0]),)
         many = [
-            Asked(f"{request.id}/{number}", request.started, user, context, version, trace)
+            Asked(f"{request.id}/{number}", request.started, user, context, version, trace, size)
             for number in range(len(asked.rows))
         ]
         outcomes = await self._predictor.answer_rows(many, asked.rows, together=True)

@@ -102,7 +102,7 @@ def _check_types(elements: list[Any], datatype: Datatype) -> None:
     if not found <= datatype.types and (wrong := found - datatype.types - {_NULL}):
         kinds = sorted({_JSON_TYPES[kind] for kind in wrong})
         message = f"{datatype.name} cannot hold what its `data` has: {', '.join(kinds)}"
-        if wrong == {float}:
+        if wrong == {float} and datatype.types is _INTEGER:
             message = f"{datatype.name} holds whole numbers, and its `data` has one with a point"
         raise TensorError(message)
     if datatype.high < np.inf and elements:
