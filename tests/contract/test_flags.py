@@ -257,6 +257,23 @@ def test_hostile_texts_are_refused(old: str, new: str, words: str) -> None:
     assert len(str(refused.value)) < 500
 
 
+SPLICES = [b'"v2",', b'{"var":"x"},', b"true", b"1e3", b"-0", b"null", b"\\ud800", b",", b'"', b"[", b"}"]
+
+
+@given(
+    start=st.integers(0, len(TEXT)),
+    length=st.integers(0, 40),
+    new=st.binary(max_size=8) | st.sampled_from(SPLICES),
+)
+def test_damaged_texts_are_refused_or_whole(start: int, length: int, new: bytes) -> None:
+    """A text that was cut, spliced or overwritten anywhere is refused, or read as what it says now."""
+    data = TEXT.encode()
+    damaged = data[:start] + new + data[start + length :]
+    with suppress(FlagDocumentError):
+        read = parse_flags(damaged)
+        assert json.loads(dump_flags(read))["flags"]["version"] == json.loads(damaged)["flags"]["version"]
+
+
 @pytest.mark.parametrize(
     "make",
     [

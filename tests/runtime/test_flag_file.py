@@ -1,13 +1,20 @@
 """The flag file's watcher: what is handed on, what is refused, what stays in force."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from greenroom_runtime.contract.flags import FlagStore, dump_flags
+from greenroom_runtime.contract.flags import FlagStore, Rollout, dump_flags
 from greenroom_runtime.routing.flag_file import FlagFile
 from tests.support.serving import FlagMount, flags
+
+
+def rolling(percent: int) -> FlagStore:
+    """Return v1 with a rollout of v2."""
+    return flags("v1", "v2", rollout=Rollout(version="v2", hundredths=100 * percent, salt="ml/churn"))
 
 
 @pytest.fixture
@@ -62,9 +69,26 @@ def test_an_older_document_is_obeyed(mount: FlagMount, file: FlagFile, seen: lis
         dump_flags(flags("v1")).encode()[:-9],
         dump_flags(flags("v1")).encode().replace(b"ENABLED", b"DISABLED"),
         dump_flags(flags("v1")).replace('"resident":"v1"', '"resident":"v9"').encode(),
+        dump_flags(rolling(10)).replace('"!!"', '"!"').encode(),
+        dump_flags(rolling(10)).replace('"targeting"', '"rollout"').encode(),
+        dump_flags(rolling(10)).encode() * 2,
+        b"[" * (1024 * 1024),
         b" " * (1024 * 1024 + 1),
     ],
-    ids=["empty", "no flags", "null", "no text", "cut", "disabled", "contradiction", "huge"],
+    ids=[
+        "empty",
+        "no flags",
+        "null",
+        "no text",
+        "cut",
+        "disabled",
+        "contradiction",
+        "another operator",
+        "an unknown member",
+        "twice",
+        "deep",
+        "huge",
+    ],
 )
 def test_the_last_good_document_stays(
     mount: FlagMount, file: FlagFile, seen: list[FlagStore], garbage: bytes
@@ -96,3 +120,49 @@ def test_a_file_that_goes_away_is_told(mount: FlagMount, file: FlagFile, seen: l
     mount.path.symlink_to("..data/flags.json")
     file.poll()
     assert (file.error, len(seen)) == ("", 2)
+
+
+def test_a_directory_in_the_files_place_is_told(mount: FlagMount, file: FlagFile) -> None:
+    """What cannot be read as a file is a refusal like any other, and the next good file ends it."""
+    mount.path.mkdir()
+    file.poll()
+    assert "directory" in file.error
+    mount.path.rmdir()
+    mount.write(flags("v1"))
+    file.poll()
+    assert file.error == ""
+
+
+def test_a_hundred_swaps_are_a_hundred_documents(
+    mount: FlagMount, file: FlagFile, seen: list[FlagStore]
+) -> None:
+    """Up and down again, with garbage between: each valid document is obeyed, in order, none is mixed up."""
+    percents = [*range(50), *range(50, 0, -1)]
+    for percent in percents:
+        mount.write(rolling(percent))
+        file.poll()
+        mount.write(b"")
+        file.poll()
+    assert [document.rollout.hundredths // 100 for document in seen if document.rollout] == percents
+    assert file.refusals == len(percents)
+
+
+def test_swaps_during_the_reading_are_never_seen_by_half(
+    mount: FlagMount, file: FlagFile, seen: list[FlagStore]
+) -> None:
+    """While another thread swaps a hundred times, documents are handed on whole and in order, the last too."""
+    documents = [rolling(percent) for percent in range(101)]
+
+    def swap() -> None:
+        for document in documents:
+            mount.write(document)
+
+    with ThreadPoolExecutor(1) as writer:
+        writing = writer.submit(swap)
+        while not writing.done():
+            file.poll()
+        writing.result()
+    file.poll()
+    assert (file.error, seen[-1]) == ("", documents[-1])
+    order = [documents.index(document) for document in seen]
+    assert all(one <= next_one for one, next_one in pairwise(order))
