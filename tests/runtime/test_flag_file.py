@@ -150,7 +150,7 @@ def test_a_hundred_swaps_are_a_hundred_documents(
 def test_swaps_during_the_reading_are_never_seen_by_half(
     mount: FlagMount, file: FlagFile, seen: list[FlagStore]
 ) -> None:
-    """While another thread swaps a hundred times, documents are handed on whole and in order, the last too."""
+    """While another thread swaps, documents are handed on whole and in order, and the last one is there."""
     documents = [rolling(percent) for percent in range(101)]
 
     def swap() -> None:
