@@ -123,7 +123,7 @@ class OpenInference:
                 detail = f"there is no model {model[:64]!r} here, only {self._predictor.model!r}"
                 raise ProblemError(status=HTTPStatus.NOT_FOUND, kind="no-such-model", detail=detail)
             version = ""
-            if rest[:1] == ["versions"] and len(rest) > 1:
+            if rest[:1] == ["versions"] and len(rest) > 1 and rest[1]:
                 version, rest = rest[1], rest[2:]
             if rest in ([], ["ready"], ["infer"]):
                 return _Address(version, rest[0] if rest else "")
