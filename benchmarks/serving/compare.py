@@ -111,7 +111,7 @@ def _verify_one(protocol: Protocol, zoo: Zoo, row: Row, user: str, port: int) ->
     if response.status != 200:
         raise ServerError(f"it answered {response.status}: {response.body[:500]!r}")
     try:
-        found = protocol.decode(response.body)
+        found = protocol.decode(response)
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(f"its answer cannot be read: {error!r} in {response.body[:500]!r}") from error
     version = found.version or "v1"

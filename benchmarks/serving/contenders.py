@@ -126,14 +126,13 @@ def _greenroom(place: Place, *, log: bool, rollout: bool) -> Launch:
 
 
 def _ours(name: str, about: str, *, log: bool, rollout: bool, protocol: Protocol) -> Contender:
-    routed = greenroom_server.ROUTED if rollout else (greenroom_server.PRODUCTION,)
     return Contender(
         name=name,
         about=about,
         launch=partial(_greenroom, log=log, rollout=rollout),
         protocol=protocol,
-        versions=frozenset(routed),
-        logs=log and greenroom_server.LOG_WORKS,
+        versions=greenroom_server.flag_store(rollout=rollout).routable,
+        logs=log,
     )
 
 
@@ -171,6 +170,20 @@ CONTENDERS = (
         log=False,
         rollout=False,
         protocol=protocols.NAMED,
+    ),
+    _ours(
+        "greenroom-v2-json",
+        "everything on, asked in the Open Inference Protocol",
+        log=True,
+        rollout=True,
+        protocol=protocols.V2_OF_USER,
+    ),
+    _ours(
+        "greenroom-v2-binary",
+        "the same with binary tensors, as tritonclient sends them",
+        log=True,
+        rollout=True,
+        protocol=protocols.V2_BINARY_OF_USER,
     ),
     _other(
         "session-alone",

@@ -1,17 +1,14 @@
 """Our own contender: the serving runtime with everything on, or with parts of it off."""
 
 from pathlib import Path
-from typing import Any
 
 from benchmarks.serving.model import NAME
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import PredictionLog, RuntimeConfig
-from greenroom_runtime.contract.flags import FlagStore, dump_flags
+from greenroom_runtime.contract.flags import FlagStore, Rollout, dump_flags
 
 PRODUCTION, CANDIDATE = "v1", "v2"
-ROUTED = (PRODUCTION,)
-"""Which versions answer while the rollout is on."""
-LOG_WORKS = False
+_ROLLOUT = Rollout(version=CANDIDATE, hundredths=1000, salt=f"default/{NAME}")
 
 
 def write_state(
@@ -51,8 +48,4 @@ def flag_store(*, rollout: bool) -> FlagStore:
     """Return production alone, or with 10 % of the users on the candidate."""
     if not rollout:
         return FlagStore(production=PRODUCTION, resident=(PRODUCTION,))
-    return FlagStore(production=PRODUCTION, resident=(PRODUCTION, CANDIDATE), **_rollout())
-
-
-def _rollout() -> dict[str, Any]:
-    return {}
+    return FlagStore(production=PRODUCTION, resident=(PRODUCTION, CANDIDATE), rollout=_ROLLOUT)
