@@ -235,6 +235,11 @@ TEXT = canonical_json(
     ("old", "new", "words"),
     [
         ('"state":"ENABLED"', '"state":"ENABLED","state":"ENABLED"', "member 'state' is there 2 times"),
+        (
+            '"metadata":{',
+            f'"metadata":{{"{"x" * 9000}":1,"{"x" * 9000}":1,',
+            "the member 'xxx.*xxx' is there 2",
+        ),
         ('["v3",5005]', '["v3",NaN]', "targeting"),
         ('["v3",5005]', '["v3",5005.0]', "targeting"),
         ('["v3",5005]', f'["v3",{"9" * 1000}]', "hundredths of a percent"),

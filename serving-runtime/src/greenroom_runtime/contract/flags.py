@@ -181,7 +181,7 @@ def _demand_match(pattern: re.Pattern[str], text: str, *, what: str, form: str) 
 def _demand_unique(texts: Sequence[str], *, what: str) -> None:
     for text, count in Counter(texts).items():
         if count > 1:
-            message = f"{what} {text!r} is there {count} times"
+            message = f"{what} {short(text)} is there {count} times"
             raise FlagDocumentError(message)
 
 
