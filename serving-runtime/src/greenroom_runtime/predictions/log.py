@@ -163,6 +163,8 @@ class PredictionLog:
         It blocks: call it from another thread than the event loop's. What is on the disk then counts as
         logged, also where it has not been sent: a restart adopts it. What is not is dropped.
         """
+        if self._closed:
+            return
         self._closed = True
         end = self._clock() + deadline_seconds
         self._writer.close(deadline_seconds)
