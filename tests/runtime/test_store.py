@@ -1,6 +1,8 @@
 """The bundle store on a real disk."""
 
 import asyncio
+import json
+import os
 import resource
 import shutil
 import signal
@@ -10,9 +12,20 @@ import pytest
 
 from greenroom_runtime.contract.report import FailureReason
 from greenroom_runtime.models.failures import SourceUnreachableError, VersionError
+from greenroom_runtime.models.in_place import proven_after
+from greenroom_runtime.models.session import ModelSession
 from greenroom_runtime.models.source import DirectorySource, UnsupportedSourceError, open_source
 from greenroom_runtime.models.store import BundleStore, StoreError
-from tests.support.bundles import bundle_digest, edit_manifest, write_classifier
+from tests.support.bundles import (
+    CLASSIFIER_ROWS,
+    bundle_digest,
+    classifier_graph,
+    classify,
+    edit_manifest,
+    regressor_graph,
+    write_classifier,
+)
+from tests.support.foreign import write_plain
 
 
 @pytest.fixture
@@ -121,6 +134,117 @@ async def test_an_alias_is_no_version(store: BundleStore) -> None:
     """Nobody can publish a version under an alias's name."""
     with pytest.raises(VersionError, match="alias"):
         await store.obtain("production", pinned=None)
+
+
+def linking(source: Path, directory: Path) -> BundleStore:
+    """Open a store that takes every file for a large one."""
+    return BundleStore(directory, source=DirectorySource(source), copied_bytes=0)
+
+
+def _make_read_only(directory: Path) -> None:
+    for path in [directory, *directory.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+async def test_large_files_of_a_mounted_source_are_linked(source: Path, tmp_path: Path) -> None:
+    """They are verified where they lie, in a mount that may be read-only, and cost no room; small ones do."""
+    _make_read_only(source)
+    store = linking(source, tmp_path / "models")
+    stored = await store.obtain("v1", pinned=bundle_digest(source / "v1"))
+    assert (stored.path / "model.onnx").readlink() == source / "v1" / "model.onnx"
+    assert not (stored.path / "golden.jsonl").is_symlink()
+    session = ModelSession(stored.path, bundle=stored.bundle)
+    assert session.predict([CLASSIFIER_ROWS[0]])[0].prediction == classify(CLASSIFIER_ROWS[0], 0.0)[0]
+    assert store.collect(frozenset()) == ["v1"]
+    assert sorted(path.name for path in (source / "v1").iterdir()) == [
+        "bundle.json",
+        "golden.jsonl",
+        "model.onnx",
+    ]
+
+
+async def test_a_plain_model_is_linked_too(tmp_path: Path) -> None:
+    """What was not packaged is read and loaded where it lies as well."""
+    write_plain(tmp_path / "source", "v1", regressor_graph(0.0))
+    stored = await linking(tmp_path / "source", tmp_path / "models").obtain("v1", pinned=None)
+    assert (stored.path / "model.onnx").is_symlink()
+    row = {f"x_{at}": 1.0 for at in range(3)}
+    assert ModelSession(stored.path, bundle=stored.bundle).predict([row])[0].prediction == 9.0
+
+
+async def test_a_linked_file_that_changed_is_never_served(source: Path, tmp_path: Path) -> None:
+    """Between proof and load, or while it is loaded: other bytes than those hashed are DigestMismatch."""
+    store = linking(source, tmp_path / "models")
+    stored = await store.obtain("v1", pinned=None)
+    model = source / "v1" / "model.onnx"
+    good = model.read_bytes()
+    model.write_bytes(classifier_graph(9.0))
+    with pytest.raises(VersionError) as caught:
+        ModelSession(stored.path, bundle=stored.bundle)
+    assert caught.value.failure.reason is FailureReason.DIGEST_MISMATCH
+    with pytest.raises(VersionError) as caught:
+        await store.obtain("v1", pinned=stored.digest)
+    assert caught.value.failure.reason is FailureReason.DIGEST_MISMATCH
+    model.write_bytes(good)
+    os.utime(model, (0, 0))  # the next change shows, however coarse the clock
+    file = next(file for file in stored.bundle.files if file.path == "model.onnx")
+    await store.obtain("v1", pinned=stored.digest)
+
+    def load_while_it_changes_and_changes_back() -> None:
+        with proven_after(stored.path / "model.onnx", file=file) as path:
+            assert path.read_bytes() == good
+            model.write_bytes(good)
+
+    with pytest.raises(VersionError, match="was changed in"):
+        load_while_it_changes_and_changes_back()
+
+
+async def test_a_mount_that_comes_back_is_used_again(source: Path, tmp_path: Path) -> None:
+    """A link into a mount that is gone is no stored bundle: the source is asked, and waited for."""
+    store = linking(source, tmp_path / "models")
+    await store.obtain("v1", pinned=None)
+    shutil.move(source, tmp_path / "away")
+    with pytest.raises(SourceUnreachableError):
+        await store.obtain("v1", pinned=None)
+    shutil.move(tmp_path / "away", source)
+    assert (await store.obtain("v1", pinned=None)).version == "v1"
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (("a", "a/b"), "is a file and, for a/b, a directory"),
+        (("bundle.json/x",), "bundle.json"),
+        (("n" * 300,), "longer than"),
+        (("/".join("d" * 200 for _ in range(9)),), "longer than"),
+        (("../x",), "String should match pattern"),
+        ((".hidden",), "String should match pattern"),
+    ],
+    ids=["file and directory", "manifest as directory", "long name", "long path", "outside", "hidden"],
+)
+async def test_paths_that_no_disk_can_hold_are_refused(
+    paths: tuple[str, ...], words: str, store: BundleStore, source: Path
+) -> None:
+    """They are InvalidBundle at once, and not tried again as if the disk had a bad day."""
+    document = json.loads((source / "v1" / "bundle.json").read_text())
+    more = [{"path": path, "sha256": "0" * 64, "size": 1} for path in paths]
+    edit_manifest(source / "v1", files=[*document["files"], *more])
+    with pytest.raises(VersionError) as caught:
+        await store.obtain("v1", pinned=None)
+    failure = caught.value.failure
+    assert failure.reason is FailureReason.INVALID_BUNDLE
+    assert words in failure.message
+
+
+async def test_an_alias_is_read_through_once(store: BundleStore, tmp_path: Path) -> None:
+    """A reader that has resolved production keeps the version that it was, whatever the link becomes."""
+    for version in ("v1", "v2"):
+        await store.obtain(version, pinned=None)
+    store.point_alias("production", "v1")
+    resolved = (tmp_path / "models" / "production").resolve()
+    store.point_alias("production", "v2")
+    assert resolved == tmp_path / "models" / "v1"
+    assert (tmp_path / "models" / "production").resolve() == tmp_path / "models" / "v2"
 
 
 async def test_a_source_that_goes_away_is_unreachable(store: BundleStore, source: Path) -> None:

@@ -89,6 +89,9 @@ def _read(directory: Path) -> Description:
     from greenroom_runtime.models.onnx_file import read_outline  # noqa: PLC0415
 
     mlmodel = read_mlmodel(directory / MLMODEL_FILE) if (directory / MLMODEL_FILE).exists() else None
+    if not (directory / MODEL_FILE).exists():
+        message = f"{MODEL_FILE} is missing beside {MLMODEL_FILE}: publish the version again, whole"
+        raise VersionError(FailureReason.INVALID_BUNDLE, message, file=MODEL_FILE)
     outline = read_outline(directory / MODEL_FILE)
     signature, batching = signature_of(outline, given=mlmodel.inputs if mlmodel else None)
     return Description(
