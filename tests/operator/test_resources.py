@@ -187,7 +187,7 @@ def test_default_image_is_the_operators() -> None:
     assert container["image"] == IMAGE
 
 
-@pytest.mark.parametrize(("drain", "grace"), [("0s", 45), ("5s", 50), ("10m", 645)])
+@pytest.mark.parametrize(("drain", "grace"), [("0s", 50), ("5s", 55), ("10m", 650)])
 def test_kubelet_waits_for_the_drain(drain: str, grace: int) -> None:
     """A pod is killed only after its drain, a longest request, the log's last records and a bit."""
     pod = workload(drain=drain)["spec"]["template"]["spec"]

@@ -14,8 +14,8 @@ from greenroom_runtime.contract import names
 USER_ID: Final = 65532
 LONGEST_REQUEST_SECONDS: Final = 30
 """What a request may still take after the drain, before kubelet kills the process."""
-LOG_FLUSH_SECONDS: Final = 10
-"""What the prediction log may then take to hand over its last records."""
+FLUSH_SECONDS: Final = 15
+"""What it may then take to hand over the last records of predictions, and the last traces."""
 DEFAULT_RESOURCES: Final[dict[str, Any]] = {"requests": {"cpu": "100m", "memory": "256Mi"}}
 """No limits by default: a limit that is guessed kills a model that is larger than the guess."""
 
@@ -58,7 +58,7 @@ def _build_pod_spec(deployment: ModelDeployment, *, default_image: str) -> dict[
         "serviceAccountName": service_account_name(deployment),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": int(drain) + LONGEST_REQUEST_SECONDS + LOG_FLUSH_SECONDS + 5,
+        "terminationGracePeriodSeconds": int(drain) + LONGEST_REQUEST_SECONDS + FLUSH_SECONDS + 5,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,

@@ -26,7 +26,7 @@ from greenroom_runtime.contract.report import MAX_BYTES, PodReport
 HOST = "127.0.0.1"
 POD = "local"
 _ANSWER_SECONDS = 2.0
-_STOP_SECONDS = 15.0
+_STOP_SECONDS = 20.0
 """Longer than the prediction log may take to hand over its last records."""
 _LAST_LINES = 15
 _PACKAGES = (
