@@ -115,7 +115,7 @@ def _extreme(source: _Source, row: Row) -> Row:
 def _threshold(source: _Source, row: Row) -> Row:
     """Put numbers half way between two neighbours of the training data, where trees split."""
     for feature in source.some(_numeric(source.features)):
-        values = [float(value) for value in source.values[feature.name]]
+        values = source.values[feature.name]
         if len(values) > 1:
             at = min(bisect_left(values, source.dice.uniform(values[0], values[-1])) or 1, len(values) - 1)
             middle = (values[at - 1] + values[at]) / 2
