@@ -260,6 +260,27 @@ def test_lines_on_stdout_do_not_mix(tmp_path: Path) -> None:
     assert (events.count("other"), events.count("prediction")) == (3000, 3000)
 
 
+def test_a_line_that_was_cut_short_is_completed(tmp_path: Path) -> None:
+    """A reader that takes long lines piece by piece, with pauses, gets them whole and once."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)  # so that a write takes what there is room for
+    os.set_blocking(reading, False)
+    content = b""
+    with os.fdopen(reading, "rb", buffering=0) as reader:
+        with prediction_log(tmp_path, sink="Stdout", stdout=writing) as log:
+            for number in range(4):
+                log.write(record(number, features={"text": "x" * 150_000}))
+                log.write(record(number + 10))
+            while total(log).pending:
+                wait_until(lambda: log.report().error or not total(log).pending)
+                content += reader.read(100_000) or b""
+        os.close(writing)
+        content += reader.readall()
+    ids = [orjson.loads(line)["id"] for line in content.splitlines()]
+    assert ids == [f"request-{number + of_kind}" for number in range(4) for of_kind in (0, 10)]
+    assert total(log) == Counts(logged=8)
+
+
 def test_the_accounts_are_exact_meanwhile(tmp_path: Path) -> None:
     """Seen from another thread the accounts never show more or less than what has come in, nor go back."""
     seen: list[Counts] = []

@@ -13,7 +13,6 @@ import mmh3
 from greenroom_runtime.contract import config, names
 from greenroom_runtime.contract.report import LogReport
 from greenroom_runtime.predictions.batch import Batch
-from greenroom_runtime.predictions.http import HttpReceiver
 from greenroom_runtime.predictions.ledger import Account, Counts, Ledger
 from greenroom_runtime.predictions.object_store import ObjectStoreReceiver
 from greenroom_runtime.predictions.record import Record
@@ -258,5 +257,8 @@ def _receiver(
     settings: config.PredictionLog, *, model: str, namespace: str, environment: Mapping[str, str]
 ) -> Receiver:
     if settings.sink == "Http":
+        # Its client takes a noticeable part of a pod's start, and most pods never use it.
+        from greenroom_runtime.predictions.http import HttpReceiver  # noqa: PLC0415
+
         return HttpReceiver(settings.uri, model=model, namespace=namespace)
     return ObjectStoreReceiver(settings.uri, model=model, namespace=namespace, environment=environment)

@@ -268,13 +268,17 @@ class SegmentDirectory:
         """Remove the oldest segments until the new bytes fit; the one that is being sent may stay."""
         with self._guard:
             needed += _BLOCK_BYTES + (self._open.taken if self._open else 0)
+            if self._fits(needed):
+                return
             for segment in list(self._sealed.values()):
-                fits = self._sealed_bytes + needed <= self._most_bytes
-                if fits and len(self._sealed) < _MOST_SEGMENTS:
+                if self._fits(needed):
                     break
                 if not segment.sending:
                     self._remove(segment)
                     self._expire(segment)
+
+    def _fits(self, needed: int) -> bool:
+        return self._sealed_bytes + needed <= self._most_bytes and len(self._sealed) < _MOST_SEGMENTS
 
     def _expire(self, segment: Segment) -> None:
         self.counts.expired += 1

@@ -18,6 +18,7 @@ log = structlog.get_logger(__name__)
 
 _MOST_DOUBLINGS = 20
 _LONGEST_RETRY_AFTER = 300.0
+_CANCEL_SECONDS = 1.0
 
 
 class UndeliveredError(Exception):
@@ -94,7 +95,7 @@ class Shipper:
         self._call(self._news.set)
         self._thread.join(deadline_seconds)
         self._call(self._cancel)
-        self._thread.join(deadline_seconds)
+        self._thread.join(_CANCEL_SECONDS)
 
     def _call(self, function: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the loop has ended
@@ -106,7 +107,11 @@ class Shipper:
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner, suppress(asyncio.CancelledError):
-            runner.run(self._ship())
+            try:
+                runner.run(self._ship())
+            except Exception as error:  # told, since nobody waits for a thread
+                log.exception("a defect in the prediction log")
+                self.trouble.begin(f"nothing is sent any more: {error!r}")
 
     async def _ship(self) -> None:
         self._work = asyncio.current_task()

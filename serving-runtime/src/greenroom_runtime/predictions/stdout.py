@@ -20,8 +20,9 @@ class StdoutSink:
     def __init__(self, descriptor: int, *, ledger: Ledger) -> None:
         self._descriptor = descriptor
         self._ledger = ledger
-        self._begun = b""
-        """What is left of a write that was cut short."""
+        self._group = b""
+        """What is left of the lines that are being written: a write may be cut short."""
+        self._group_lines = 0
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
 
@@ -29,15 +30,17 @@ class StdoutSink:
         """Write lines for as long as they are read; return how many, OSError when it is none."""
         done = 0
         while done < len(batch):
-            end = _end_of_group(batch, done)
+            if not self._group:
+                end = _end_of_group(batch, done)
+                self._group, self._group_lines = bytes(batch.lines(done, end)), end - done
             try:
-                self._write(self._begun or bytes(batch.lines(done, end)))
+                self._write_group()
             except OSError:
                 if done == 0:
                     raise
                 break
-            self._ledger.logged(Counter(batch.accounts[done:end]))
-            done = end
+            self._ledger.logged(Counter(batch.accounts[done : done + self._group_lines]))
+            done += self._group_lines
         return done
 
     def tidy(self) -> None:
@@ -46,14 +49,12 @@ class StdoutSink:
     def close(self) -> None:
         """Do nothing: the descriptor is not ours."""
 
-    def _write(self, content: bytes) -> None:
-        self._begun = b""
-        while content:
+    def _write_group(self) -> None:
+        while self._group:
             if not self._poll.poll(_STALLED_MILLISECONDS):
                 message = "stdout is not being read"
                 raise TimeoutError(message)
-            content = content[os.write(self._descriptor, content) :]
-            self._begun = content
+            self._group = self._group[os.write(self._descriptor, self._group) :]
 
 
 def _end_of_group(batch: Batch, start: int) -> int:
