@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from greenroom_runtime.contract.bundle import Dtype, Feature, Outputs, Signature, Tensor
 from greenroom_runtime.models.door import Door, Finding, describe, in_order
+from greenroom_runtime.models.session import neutral_row
 
 NUMPY: dict[Dtype, type] = {"float32": np.float32, "float64": np.float64, "int64": np.int64, "bool": np.bool_}
 DTYPES: tuple[Dtype, ...] = ("float32", "float64", "int64", "string", "bool")
@@ -211,6 +212,21 @@ def test_a_sensitive_value_is_never_shown(feature: Feature, value: object) -> No
     for finding in door.findings({"f": value}):
         assert finding.found in ("null", "boolean", "number", "string", "array", "object")
         assert not {"red", "green", "1", "10"} & set(finding.expected.replace('"', "").split())
+
+
+@given(feature=features, minimum=st.integers(-50, 50), size=st.integers(0, 50))
+def test_a_neutral_row_is_let_in(feature: Feature, minimum: int, size: int) -> None:
+    """What warms up a model without rows of its own passes its door, whatever that refuses."""
+    changes: dict[str, Any] = {"minimum": minimum, "maximum": minimum + size}
+    if feature.dtype != "string":
+        changes["categories"] = None
+    bounded = Feature.model_validate(feature.model_dump() | changes)
+    signature = Signature(
+        features=(bounded,),
+        tensors=(Tensor(name="x", dtype=bounded.dtype, features=("f",)),),
+        outputs=Outputs(prediction="y"),
+    )
+    assert Door(signature).findings(neutral_row(signature)) == []
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from greenroom_runtime.contract.bundle import MODEL_FILE, Bundle, Dtype, Signature, Tensor, Value
+from greenroom_runtime.contract.bundle import MODEL_FILE, Bundle, Dtype, Feature, Signature, Tensor, Value
 from greenroom_runtime.contract.report import FailureReason
 from greenroom_runtime.models.door import Door, describe, in_order
 from greenroom_runtime.models.failures import VersionError
@@ -139,11 +139,19 @@ class ModelSession:
 
 def neutral_row(signature: Signature) -> Row:
     """Return a row that the door lets in, for a bundle that brings no warm-up rows."""
-    neutral: dict[Dtype, Value] = {"float32": 0.0, "float64": 0.0, "int64": 0, "string": "", "bool": False}
-    return {
-        feature.name: feature.categories[0] if feature.categories else neutral[feature.dtype]
-        for feature in signature.features
-    }
+    return {feature.name: _neutral(feature) for feature in signature.features}
+
+
+def _neutral(feature: Feature) -> Value:
+    if feature.dtype == "string":
+        return feature.categories[0] if feature.categories else ""
+    if feature.dtype == "bool":
+        return False
+    number = 0.0
+    if feature.outside == "Refuse":
+        number = max(number, number if feature.minimum is None else feature.minimum)
+        number = min(number, number if feature.maximum is None else feature.maximum)
+    return int(number) if feature.dtype == "int64" else number
 
 
 def _encoder(tensor: Tensor, signature: Signature) -> Callable[[Sequence[Row]], Array]:
