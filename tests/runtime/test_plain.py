@@ -28,9 +28,9 @@ async def obtain(store: BundleStore, tmp_path: Path, model: bytes) -> StoredBund
     return await store.obtain("v1", pinned=None)
 
 
-def row_of(numbers: object) -> dict[str, float]:
+def row_of(numbers: foreign.Array) -> dict[str, float]:
     """Return one row of the matrix as the features that a plain graph gets."""
-    return {f"X_{at}": float(number) for at, number in enumerate(numbers)}  # type: ignore[arg-type, call-overload]
+    return {f"X_{at}": float(number) for at, number in enumerate(numbers)}
 
 
 def test_a_plain_directory_is_served(tmp_path: Path) -> None:

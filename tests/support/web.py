@@ -104,12 +104,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: clients are cut off and killed here."""
+
+
 @contextmanager
 def web_server(directory: Path, *, tls: Path | None = None) -> Iterator[WebServer]:
     """Serve a directory on a free port until the block ends; over TLS with a file of certificate and key."""
     web = WebServer(directory=directory)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"web": web}))
-    server.handle_error = lambda *_: None  # type: ignore[method-assign] clients are cut and killed here
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"web": web}))
     if tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tls)

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.examples import EXAMPLES, TrainedExample
+from tests.support.foreign import COLUMNS, classifier_onnx, write_mlflow, write_plain
 from tests.toolkit.command import Command, predict, run_to_end
 
 MANIFEST = (EXAMPLES / "penguins" / "modeldeployment.yaml").read_text()
@@ -65,6 +67,52 @@ def test_serve_takes_a_directory_of_versions(penguins: TrainedExample, state: Pa
         row = penguins.holdout("v1")[0]
         assert predict(command.wait_for_url(), row["features"])["version"] == "v1"
         assert command.interrupt(signal.SIGTERM) == 143
+
+
+def test_serve_takes_a_plain_onnx_directory(state: Path, tmp_path: Path) -> None:
+    """Under any name, as v1, in place; it says what it found, how to ask, and that nothing vouches for it."""
+    model = write_plain(tmp_path, "my_model", classifier_onnx()) / "model.onnx"
+    with Command("serve", str(model.parent), "--port", "0", state=state) as command:
+        command.wait_for(f"proving v1, a plain ONNX model in {model.parent}")
+        url = command.wait_for_url()
+        assert "X_2" in command.wait_for("curl")
+        command.wait_for("golden samples: absent")
+        answer = predict(url, {f"X_{at}": 1.0 for at in range(3)})
+        assert (answer["version"], answer["model"], answer["prediction"]) == ("v1", "my_model", "high")
+        assert command.interrupt() == 130
+    assert list(state.iterdir()) == []
+    assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
+
+
+def test_serve_takes_an_mlflow_directory(state: Path, tmp_path: Path) -> None:
+    """By the columns of its signature."""
+    place = write_mlflow(tmp_path / "runs", "v7", classifier_onnx(), inputs=COLUMNS)
+    with Command("serve", str(place), "--port", "0", state=state) as command:
+        command.wait_for(f"proving v7, an MLflow model in {place}")
+        answer = predict(command.wait_for_url(), {"age": 1.0, "income": 1.0, "visits": 1})
+        assert (answer["version"], answer["model"]) == ("v7", "runs")
+
+
+def test_serve_takes_a_bundle_under_another_name(
+    penguins: TrainedExample, state: Path, tmp_path: Path
+) -> None:
+    """A bundle that was copied to a directory of an unfit name goes by the version that it says."""
+    shutil.copytree(penguins.bundle("v2"), tmp_path / "my_copy")
+    with Command("serve", str(tmp_path / "my_copy"), "--port", "0", state=state) as command:
+        row = penguins.holdout("v2")[0]
+        answer = predict(command.wait_for_url(), row["features"])
+        assert (answer["prediction"], answer["version"]) == (row["prediction"], "v2")
+
+
+def test_serve_says_what_cannot_be_served(tmp_path: Path) -> None:
+    """A pickle saved by MLflow is refused in one line with the remedy."""
+    place = write_mlflow(
+        tmp_path, "model", b"", inputs=COLUMNS, flavors={"sklearn": {"pickled_model": "m.pkl"}}
+    )
+    done = run_to_end("serve", str(place), "--port", "0")
+    assert done.returncode == 1
+    assert "pickles and Python code are never loaded" in done.stderr
+    assert "mlflow.onnx.log_model" in done.stderr
 
 
 def test_serve_refuses_a_bundle_that_fails_its_proof(penguins: TrainedExample) -> None:
@@ -238,4 +286,4 @@ def test_nothing_heavy_is_imported_for_help() -> None:
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "typer" in imported
-    assert not imported & {"pandas", "sklearn", "onnxruntime", "numpy", "fastapi"}
+    assert not imported & {"pandas", "sklearn", "onnxruntime", "numpy", "starlette"}

@@ -34,6 +34,7 @@ from greenroom_runtime.models.failures import (
 )
 from greenroom_runtime.models.foreign import MLMODEL_BYTES, MLMODEL_FILE, describe
 from greenroom_runtime.models.manifest import digest_of, digest_of_files, parse_manifest
+from greenroom_runtime.models.session import neutral_row
 from greenroom_runtime.models.source import DirectorySource, FileStat, Source
 from greenroom_runtime.models.stage import Part, Stage
 
@@ -164,7 +165,12 @@ class BundleStore:
         digest = digest_of_files(files)
         _refuse_other_than(pinned, digest, version=version, file=MODEL_FILE)
         description = await describe(stage.files)
-        bundle = Bundle(version=version, files=tuple(files), **dict(description))
+        bundle = Bundle(
+            version=version,
+            files=tuple(files),
+            warmup=(neutral_row(description.signature),),
+            **dict(description),
+        )
         raw = bundle.model_dump_json(indent=1).encode()
         await asyncio.to_thread(write_synced, stage.files / BUNDLE_FILE, raw)
         await asyncio.to_thread(write_synced, stage.files / _MADE_HERE, b"")

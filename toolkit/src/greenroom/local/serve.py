@@ -1,8 +1,11 @@
-"""``greenroom serve``: one bundle, served by the real runtime."""
+"""``greenroom serve``: one version, packaged or not, served by the real runtime."""
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from greenroom.local.errors import LocalError
 from greenroom.local.process import LocalRuntime, curl_line
@@ -15,6 +18,10 @@ from greenroom_runtime.contract.flags import FlagStore
 from greenroom_runtime.contract.report import VersionState
 
 _TICK_SECONDS = 0.1
+_UNNAMED = "v1"
+"""The version that a directory is served as whose name is none."""
+_KINDS = {BUNDLE_FILE: "a bundle", "MLmodel": "an MLflow model", MODEL_FILE: "a plain ONNX model"}
+"""What tells what a directory is; the first that is there."""
 
 
 def serve_bundle(directory: Path, *, version: str | None, port: int, admin_port: int) -> int:
@@ -22,58 +29,80 @@ def serve_bundle(directory: Path, *, version: str | None, port: int, admin_port:
     screen = Screen()
     stop = StopSignal()
     try:
-        source, chosen = find_bundle(directory, version=version)
-        with LocalRuntime(port=port, admin_port=admin_port) as runtime:
+        place = find_version(directory, version=version)
+        with LocalRuntime(port=port, admin_port=admin_port) as runtime, source_of(place) as (source, chosen):
             runtime.write_flags(FlagStore(production=chosen, resident=(chosen,)))
-            config = RuntimeConfig(name=_model_name(source / chosen), source_uri=source.as_uri())
+            config = RuntimeConfig(name=_model_name(place, chosen), source_uri=source.as_uri())
             runtime.start(runtime.localize(config), environment={})
-            screen.event("busy", f"proving {chosen} of {source} …")
+            screen.event("busy", f"proving {chosen}, {_kind_of(place)} in {place} …")
             return _watch(runtime, chosen, screen=screen, stop=stop)
     except LocalError as error:
         screen.error(str(error))
         return 1
 
 
-def find_bundle(directory: Path, *, version: str | None) -> tuple[Path, str]:
-    """Return the source directory and the version's name for a bundle or a directory of bundles."""
+def find_version(directory: Path, *, version: str | None) -> Path:
+    """Return the version's own directory, for that directory itself or for one that holds several."""
     place = directory.resolve()
     if not place.is_dir():
         raise LocalError(
             f"{directory} is no directory: name a bundle, or a directory with one bundle a version"
         )
-    if _is_bundle(place):
+    if _kind_of(place):
         if version not in (None, place.name):
             raise LocalError(f"{directory} is the bundle {place.name} itself: leave out --version {version}")
-        return place.parent, _check_name(place.name)
-    versions = sorted(entry.name for entry in place.iterdir() if _is_bundle(entry))
+        return place
+    versions = sorted(entry.name for entry in place.iterdir() if entry.is_dir() and _kind_of(entry))
     if version is None and len(versions) == 1:
-        return place, versions[0]
+        return place / versions[0]
     if version is None:
-        told = f"holds {', '.join(versions)}: choose one with --version" if versions else "holds no bundle"
+        nothing = f"holds no bundle: neither {', '.join(_KINDS)} nor directories with them"
+        told = f"holds {', '.join(versions)}: choose one with --version" if versions else nothing
         raise LocalError(f"{directory} {told}")
     if version not in versions:
         raise LocalError(f"{directory} has no version {version}; it has: {', '.join(versions) or 'none'}")
-    return place, version
+    return place / version
 
 
-def _is_bundle(place: Path) -> bool:
-    return (place / BUNDLE_FILE).is_file() or (place / MODEL_FILE).is_file()
+@contextmanager
+def source_of(place: Path) -> Iterator[tuple[Path, str]]:
+    """Yield a source that holds the directory as a version, and the version's name.
+
+    A directory whose name is no version's (``my_model``) goes by the version that its bundle says, or as
+    ``v1``: through a link, nothing is copied.
+    """
+    if _is_version(place.name):
+        yield place.parent, place.name
+        return
+    packaged = str(_manifest(place).get("version", ""))
+    chosen = packaged if _is_version(packaged) else _UNNAMED
+    with TemporaryDirectory(prefix="greenroom-source-") as source:
+        (Path(source) / chosen).symlink_to(place)
+        yield Path(source), chosen
 
 
-def _check_name(name: str) -> str:
-    if not re.match(names.VERSION_PATTERN, name) or len(name) > names.VERSION_MAX_LENGTH:
-        raise LocalError(
-            f"the bundle's directory {name!r} is no version's name: rename it, for instance to v1"
-        )
-    return name
+def _kind_of(place: Path) -> str:
+    """Say what a directory is, in words; empty where it is no version of a model."""
+    return next((words for file, words in _KINDS.items() if (place / file).is_file()), "")
 
 
-def _model_name(bundle: Path) -> str:
+def _is_version(name: str) -> bool:
+    alias = name in (names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS)
+    fits = re.match(names.VERSION_PATTERN, name) and len(name) <= names.VERSION_MAX_LENGTH
+    return bool(fits) and not alias
+
+
+def _model_name(place: Path, version: str) -> str:
     """Return the name that the bundle was packaged under, the directory's where it does not say."""
+    fallback = place.parent.name if place.name == version else place.name
+    return str(_manifest(place).get("name") or fallback)
+
+
+def _manifest(place: Path) -> dict[str, object]:
     try:
-        return str(json.loads((bundle / BUNDLE_FILE).read_text(encoding="utf-8"))["name"])
-    except (OSError, ValueError, KeyError, TypeError):  # the runtime says what is wrong with it
-        return bundle.parent.name
+        return dict(json.loads((place / BUNDLE_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # the runtime says what is wrong with it
+        return {}
 
 
 def _watch(runtime: LocalRuntime, version: str, *, screen: Screen, stop: StopSignal) -> int:
@@ -91,6 +120,8 @@ def _watch(runtime: LocalRuntime, version: str, *, screen: Screen, stop: StopSig
         if report.ready:
             ready = True
             greet(runtime, version, screen=screen)
+            if seen is not None and seen.golden == "Absent":
+                screen.line("          golden samples: absent, so nobody knows whether it answers as trained")
     screen.event("quiet", "stopping")
     return stop.exit_code
 
