@@ -21,6 +21,7 @@ from greenroom_operator.controller.conditions import TRUTH_TABLE, Reason, Row, S
 from greenroom_operator.metrics import Metrics as OperatorMetrics
 from greenroom_runtime.api import predict
 from greenroom_runtime.api.admin import build_admin
+from greenroom_runtime.api.open_inference.describe import describe_operations
 from greenroom_runtime.api.public import build_public
 from greenroom_runtime.contract.report import FailureReason, VersionState
 from greenroom_runtime.metrics import Metrics as RuntimeMetrics
@@ -163,22 +164,23 @@ def test_every_field_of_status_is_explained(name: str) -> None:
 
 
 def paths() -> set[str]:
-    """Return every path that a serving pod or the operator answers; the files of Swagger's page aside."""
-    anything: Any = SimpleNamespace(production=None)
+    """Return every path that a serving pod or the operator answers."""
+    anything: Any = SimpleNamespace(production=None, model="churn")
     admin = build_admin(residents=anything, metrics=anything, started=lambda: True, pod=anything)
-    public = build_public(anything, residents=anything, model="churn", version="v1")
+    public = build_public({}, open_inference=anything, predictor=anything, version="v1")
     apps = (admin, inspect.getclosurevars(public).nonlocals["app"])
     pod = {route.path for app in apps for route in app.routes if isinstance(route, Route)}
+    protocol = {path.replace("{version}", "{v}") for path in describe_operations("{m}", None)}
     operator = re.findall(r'web\.get\("([^"]+)"', inspect.getsource(operator_app.serve_health))
     assert operator
-    return {path for path in {predict.PATH, *pod, *operator} if not path.startswith("/swagger/")}
+    return {predict.PATH, predict.BATCH_PATH, *pod, *protocol, *operator}
 
 
 def test_every_path_is_explained() -> None:
     """What answers HTTP is on the page of the program that answers."""
     found = paths()
     assert {"/predict", "/schema", "/docs", "/report", "/health/ready", "/livez"} <= found
-    assert found - code("serving.md") - code("operator.md") == set()
+    assert found - code("serving.md") - code("open-inference.md") - code("operator.md") == set()
 
 
 def test_every_flag_of_the_operator_is_explained() -> None:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx2
 import pytest
@@ -189,7 +190,7 @@ def test_schema_describes_this_models_request(pod: ServingProcess) -> None:
 def test_the_page_of_the_documentation_needs_no_internet(pod: ServingProcess) -> None:
     """All that /docs loads comes from the pod itself."""
     page = httpx2.get(pod.url + "/docs").text
-    loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+    loaded = [urljoin(pod.url + "/docs", path) for path in re.findall(r"""(?:src|href)=["']([^"']+)""", page)]
     assert len(loaded) >= 2
     assert all(address.startswith(pod.url) for address in loaded)
     assert all(httpx2.get(address).status_code == 200 for address in loaded)

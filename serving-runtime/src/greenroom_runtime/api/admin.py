@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from greenroom_runtime.api.errors import ProblemError
-from greenroom_runtime.api.public import NO_TELEMETRY, on_http_exception, on_problem
+from greenroom_runtime.api.exchange import Application
+from greenroom_runtime.api.public import PROBLEMS
 from greenroom_runtime.contract import names, report
 from greenroom_runtime.metrics import Metrics
 from greenroom_runtime.models.residents import Residents
@@ -21,41 +24,42 @@ def build_admin(
     metrics: Metrics,
     started: Callable[[], bool],
     pod: Callable[[], report.PodReport],
-) -> FastAPI:
+) -> Application:
     """Return the ASGI application of the admin port."""
-    app = FastAPI(openapi_url=None, telemetry=NO_TELEMETRY)
-    app.add_exception_handler(HTTPException, on_http_exception)
-    app.add_exception_handler(ProblemError, on_problem)
 
-    @app.get(names.STARTUP_PATH)
-    async def startup() -> Response:
+    async def startup(_: Request) -> Response:
         """Pass once the flag store has been read: from here on a restart would cure nothing."""
         if not started():
             raise _unavailable("the flag store has not been read yet")
         return _fine()
 
-    @app.get(names.LIVE_PATH)
-    async def live() -> Response:
+    async def live(_: Request) -> Response:
         """Pass while the event loop turns."""
         return _fine()
 
-    @app.get(names.READY_PATH)
-    async def ready() -> Response:
+    async def ready(_: Request) -> Response:
         """Pass while a production version answers, during the drain too: endpoints decide that, not we."""
         if residents.production is None:
             raise _unavailable(residents.waiting_for())
         return _fine()
 
-    @app.get(names.REPORT_PATH)
-    async def tell_report() -> Response:
+    async def tell_report(_: Request) -> Response:
         return Response(encode_report(pod()), media_type="application/json")
 
-    @app.get(names.METRICS_PATH)
     async def tell_metrics(request: Request) -> Response:
         content, content_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(content, headers={"Content-Type": content_type})
 
-    return app
+    return Starlette(
+        routes=[
+            Route(names.STARTUP_PATH, startup),
+            Route(names.LIVE_PATH, live),
+            Route(names.READY_PATH, ready),
+            Route(names.REPORT_PATH, tell_report),
+            Route(names.METRICS_PATH, tell_metrics),
+        ],
+        exception_handlers=PROBLEMS,
+    )
 
 
 def encode_report(pod: report.PodReport) -> bytes:

@@ -1,14 +1,18 @@
-"""The public port: predictions first, everything else through FastAPI."""
+"""The public port: predictions by their path, and by Starlette what people look at."""
 
 from collections.abc import Mapping
+from html import escape
 from http import HTTPStatus
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
-from fastapi.telemetry import TelemetryConfig
-from fastapi_swagger import patch_fastapi
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from greenroom_runtime.api.errors import CONTENT_TYPE, ProblemError
 from greenroom_runtime.api.exchange import Application, Receive, Scope, Send
@@ -16,7 +20,22 @@ from greenroom_runtime.api.open_inference.endpoint import OpenInference
 from greenroom_runtime.api.predictor import Predictor
 from greenroom_runtime.api.schema import describe_operations, request_schema
 
-NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="swagger/favicon-32x32.png">
+<link rel="stylesheet" href="swagger/swagger-ui.css">
+</head>
+<body>
+<div id="page"></div>
+<script src="swagger/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({{url: "openapi.json", dom_id: "#page", tryItOutEnabled: true}})</script>
+</body>
+</html>
+"""
 
 
 def problem_response(problem: ProblemError) -> Response:
@@ -30,7 +49,7 @@ def problem_response(problem: ProblemError) -> Response:
 
 
 async def on_http_exception(_: Request, error: Exception) -> Response:
-    """Tell FastAPI's own refusals, such as an unknown path, as problem documents."""
+    """Tell Starlette's own refusals, such as an unknown path, as problem documents."""
     if not isinstance(error, HTTPException):
         raise error
     status = HTTPStatus(error.status_code)
@@ -46,6 +65,10 @@ async def on_problem(_: Request, error: Exception) -> Response:
     return problem_response(error)
 
 
+PROBLEMS: Mapping[Any, Any] = {HTTPException: on_http_exception, ProblemError: on_problem}
+"""Exception handlers: every refusal is a problem document."""
+
+
 def build_public(
     endpoints: Mapping[str, Application],
     *,
@@ -53,34 +76,31 @@ def build_public(
     predictor: Predictor,
     version: str,
 ) -> Application:
-    """Return the ASGI application of the public port: what is hot by its path, all else by FastAPI."""
-    app = FastAPI(
-        title=f"Greenroom: {predictor.model}",
-        version=version,
-        telemetry=NO_TELEMETRY,
-        # FastAPI's own pages load their scripts from the internet, which a cluster need not have.
-        docs_url=None,
-        redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
-    )
-    patch_fastapi(app, redirect_from_root_to_docs=False)
-    app.add_exception_handler(HTTPException, on_http_exception)
-    app.add_exception_handler(ProblemError, on_problem)
+    """Return the ASGI application of the public port."""
+    title = f"Greenroom: {predictor.model}"
 
-    @app.get("/schema", summary="JSON Schema of the request", tags=["model"])
-    async def schema() -> Response:
+    async def schema(_: Request) -> Response:
         return JSONResponse(request_schema(predictor.find().session.bundle.signature))
 
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
+    async def openapi(_: Request) -> Response:
         production = predictor.residents.production
         operations = describe_operations(production.session.bundle.signature if production else None)
-        paths = {**operations, **open_inference.operations(), **document["paths"]}
-        return {**document, "paths": paths}
+        paths = {**operations, **open_inference.operations(), "/schema": _SCHEMA_OPERATION}
+        info = {"title": title, "version": version}
+        return JSONResponse({"openapi": "3.1.0", "info": info, "paths": paths})
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(_PAGE.format(title=escape(title)))
+
+    app = Starlette(
+        routes=[
+            Route("/schema", schema),
+            Route("/openapi.json", openapi),
+            Route("/docs", docs),
+            Mount("/swagger", StaticFiles(directory=_swagger_directory())),
+        ],
+        exception_handlers=PROBLEMS,
+    )
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -90,3 +110,31 @@ def build_public(
         await endpoint(scope, receive, send)
 
     return serve
+
+
+_SCHEMA_OPERATION: dict[str, Any] = {
+    "get": {
+        "tags": ["model"],
+        "summary": "JSON Schema of the request",
+        "operationId": "schema",
+        "responses": {
+            "200": {"description": "The schema.", "content": {"application/json": {"schema": {}}}},
+            "503": {
+                "description": "No version serves yet; the problem says why.",
+                "content": {CONTENT_TYPE: {"schema": {"type": "object"}}},
+            },
+        },
+    }
+}
+
+
+def _swagger_directory() -> Path:
+    """Return where Swagger UI's files are: a cluster without internet has a page, too.
+
+    The package that brings them is found and not imported: it would load a whole framework.
+    """
+    spec = find_spec("fastapi_swagger")
+    if spec is None or spec.origin is None:
+        message = "fastapi-swagger is not installed"
+        raise ModuleNotFoundError(message)
+    return Path(spec.origin).parent / "resources"

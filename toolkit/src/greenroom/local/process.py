@@ -31,13 +31,13 @@ _STOP_SECONDS = 20.0
 _LAST_LINES = 15
 _PACKAGES = (
     "aiohttp",
-    "fastapi",
     "httptools",
     "mmh3",
     "numpy",
     "obstore",
     "onnxruntime",
     "orjson",
+    "starlette",
     "uvicorn",
     "uvloop",
 )
