@@ -33,6 +33,7 @@ class Plan:
     rounds: int
     seconds: float
     warmup_seconds: float
+    connections: tuple[int, ...] = CONNECTIONS
 
 
 def compare(
@@ -74,7 +75,7 @@ def measure(
             cold = wait_ready(tree, port, first, since=since)
             verify(contender, zoo, port)
             run_wrk(port, requests, connections=_WARMUP_CONNECTIONS, seconds=plan.warmup_seconds)
-            for connections in CONNECTIONS:
+            for connections in plan.connections:
                 cell = _load(
                     contender, tree, port, requests, connections=connections, number=number, plan=plan
                 )

@@ -121,7 +121,7 @@ def _greenroom(place: Place, *, log: bool, rollout: bool) -> Launch:
     )
     return Launch(
         command=[sys.executable, "-m", "greenroom_runtime", "--config", str(config)],
-        environment={"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1"},
+        environment=greenroom_server.ENVIRONMENT,
     )
 
 

@@ -7,6 +7,8 @@ from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import PredictionLog, RuntimeConfig
 from greenroom_runtime.contract.flags import FlagStore, Rollout, dump_flags
 
+ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""As in the image."""
 PRODUCTION, CANDIDATE = "v1", "v2"
 _ROLLOUT = Rollout(version=CANDIDATE, hundredths=1000, salt=f"default/{NAME}")
 

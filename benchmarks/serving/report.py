@@ -178,10 +178,28 @@ def markdown(results: Results, about: Mapping[str, str]) -> str:
         cost_table(results),
         "## Who is who",
         _legend(results, about),
+        *_failures(results),
     ]
-    if results.failures:
-        parts += ["## Not measured", *(f"- {name}: {why}" for name, why in results.failures.items())]
     return "\n\n".join(parts) + "\n"
+
+
+def memory_markdown(results: Results) -> str:
+    """Return what concerns start-up and memory alone."""
+    goals = [goal for goal in GOALS if goal.measure in (_rss, _cold)]
+    parts = [
+        f"# Start-up and memory beside peers, {results.date}",
+        _circumstances(results),
+        goals_table(judge(results, goals)),
+        cost_table(results),
+        *_failures(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _failures(results: Results) -> list[str]:
+    if not results.failures:
+        return []
+    return ["## Not measured", *(f"- {name}: {why}" for name, why in results.failures.items())]
 
 
 def _circumstances(results: Results) -> str:

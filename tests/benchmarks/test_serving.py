@@ -14,6 +14,8 @@ from benchmarks.serving.protocols import KSERVE_V1, NAMED, V2, V2_BINARY_OF_USER
 from benchmarks.serving.report import GOALS, goals_table, judge, markdown, throughput_table
 from benchmarks.serving.results import Cell, Machine, Results, Start, dump, load
 from benchmarks.serving.servers.scoring import NUMBERS, TEXTS
+from benchmarks.serving.swap import Latency, SwapResults, Swaps, swap_markdown
+from benchmarks.serving.traffic import Sent, Window, percentile, within
 
 MACHINE = Machine(cpu="abacus", cores=2, kernel="6.1", python="3.11", load_before=0.1)
 ROW: Row = {**{name: float(index) for index, name in enumerate(NUMBERS)}, **dict.fromkeys(TEXTS, "ø")}
@@ -209,3 +211,48 @@ def test_binary_tensors_are_read_behind_the_json() -> None:
     headers = {"inference-header-content-length": str(len(head))}
     answer = V2_BINARY_OF_USER.decode(Response(status=200, headers=headers, body=head + tail))
     assert (answer.label, answer.probability, answer.version) == (1, 0.75, "v2")
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    """Nearest rank, so that a rare slow request is not averaged away."""
+    values = [*range(1, 100), 1000]
+    assert (percentile(values, 50), percentile(values, 99), percentile(values, 100)) == (50, 99, 1000)
+    assert percentile([7.0], 99) == 7.0
+
+
+def test_requests_belong_to_the_window_in_which_they_were_due() -> None:
+    """A window holds its start and not its end, and what lies between windows belongs to none."""
+    sent = [Sent(due=float(at), ms=at * 10.0, version="w1") for at in range(10)]
+    assert within(sent, [Window(start=1, end=3), Window(start=5, end=7)]) == [10.0, 20.0, 50.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    ("during", "failed", "rss", "told"),
+    [
+        (1.1, 0, [100.0, 101.0, 102.0, 103.0], ["| 1.10 | 0 | met |", "1.010x (goal: at most 1.05x, met)"]),
+        (
+            1.3,
+            0,
+            [100.0, 100.0, 100.0, 106.0],
+            ["| 1.30 | 0 | **not met** |", "1.060x", "1.05x, **not met**"],
+        ),
+        (1.0, 1, [100.0], ["| 1.00 | 1 | **not met** |", "too few swaps"]),
+    ],
+)
+def test_swaps_are_judged_by_latency_failures_and_memory(
+    during: float, failed: int, rss: list[float], told: list[str]
+) -> None:
+    """The slowest hundredth within 1.2x of before, no failed request, memory within 5 %."""
+    quiet = Latency(requests=1000, p50_ms=0.5, p99_ms=1.0, worst_ms=2.0)
+    swaps = Swaps(
+        kind="to a version that must be prepared",
+        count=len(rss),
+        seconds=1.5,
+        quiet=quiet,
+        during=replace(quiet, p99_ms=during),
+        switch=quiet,
+        failed=failed,
+    )
+    measured = SwapResults(date="2026-11-01", machine=MACHINE, rate=1000, swaps=[swaps], rss_mib=rss)
+    text = swap_markdown(measured)
+    assert [part for part in told if part not in text] == []
