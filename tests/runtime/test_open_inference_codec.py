@@ -17,8 +17,13 @@ from hypothesis import strategies as st
 from greenroom_runtime.api.errors import ProblemError
 from greenroom_runtime.api.open_inference.compression import ENCODINGS, inflate
 from greenroom_runtime.api.open_inference.layout import Layout, layout_of
-from greenroom_runtime.api.open_inference.request import InferenceRequest, read_request
-from greenroom_runtime.api.open_inference.tensors import DATATYPES, column, elements_of_bytes, to_bytes
+from greenroom_runtime.api.open_inference.request import (
+    InferenceRequest,
+    _plain_row,
+    _Reader,
+    read_request,
+)
+from greenroom_runtime.api.open_inference.tensors import DATATYPES, columns, elements_of_bytes, to_bytes
 from greenroom_runtime.contract.bundle import Feature, Outputs, Signature, Tensor
 from tests.support.bundles import CLASSIFIER_ROWS, CLASSIFIER_SIGNATURE, REGRESSOR_SIGNATURE
 
@@ -204,9 +209,8 @@ def test_bytes_of_numbers_there_and_back(data: st.DataObject, datatype: str) -> 
     if datatype == "BOOL":
         raw = bytes(byte & 1 for byte in raw)
     count = len(raw) // struct.calcsize(STRUCT[datatype])
-    values = column(
-        elements_of_bytes(memoryview(raw), datatype=DATATYPES[datatype], count=count), nan_is_null=False
-    )
+    elements = elements_of_bytes(memoryview(raw), datatype=DATATYPES[datatype], count=count)
+    (values,) = columns(elements, nan_is_null=(False,))
     expected = list(struct.unpack(f"<{count}{STRUCT[datatype]}", raw))
     assert str(values) == str(expected)
     if not any(map(math.isnan, values)):
@@ -224,9 +228,8 @@ def test_bytes_of_texts_there_and_back(values: list[str]) -> None:
 def test_bfloat16_is_the_upper_half_of_a_float32() -> None:
     """BF16 has no numpy type, and is read all the same."""
     raw = b"".join(struct.pack("<f", value)[2:] for value in (1.0, -2.5, 3.0e38))
-    values = column(
-        elements_of_bytes(memoryview(raw), datatype=DATATYPES["BF16"], count=3), nan_is_null=False
-    )
+    elements = elements_of_bytes(memoryview(raw), datatype=DATATYPES["BF16"], count=3)
+    (values,) = columns(elements, nan_is_null=(False,))
     assert values == pytest.approx([1.0, -2.5, 3.0e38], rel=2**-7)
 
 
@@ -458,6 +461,41 @@ def test_garbage_is_a_problem_or_a_request(document: Any, tail: bytes, shift: in
         return
     assert all(row.keys() == read.rows[0].keys() for row in read.rows)
     assert len(read.rows) <= MAX_ROWS
+
+
+plain_inputs = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": st.sampled_from([*DATATYPE, "numbers", "colour"]),
+            "datatype": st.sampled_from([*DATATYPES, "FP99"]),
+            "shape": st.sampled_from([[1], [1, 1], [True], [1.0], [1, True], [2], []]),
+            "data": st.lists(json_values, min_size=1, max_size=1) | json_values,
+        },
+        optional={"parameters": st.just({}), "other": st.none()},
+    )
+    | json_values,
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(inputs=plain_inputs)
+def test_the_quick_reading_is_the_careful_one(inputs: list[Any]) -> None:
+    """Whatever the way for plain requests understands, the other one understands alike."""
+    row = _plain_row(inputs, layout=CLASSIFIER, known=DATATYPE)
+    if row is None:
+        return
+    reader = _Reader(CLASSIFIER, DATATYPE, MAX_ROWS, memoryview(b""))
+    for number, entry in enumerate(inputs):
+        reader.read(entry, number=number)
+    reader.end()
+    assert (list(reader.rows()), reader.unknown) == ([row], [])
+
+
+def test_most_requests_take_the_quick_way() -> None:
+    """A value for each feature, null included, is read without detours."""
+    for row in CLASSIFIER_ROWS:
+        assert _plain_row(_features([row])["inputs"], layout=CLASSIFIER, known=DATATYPE) == row
 
 
 def _fits_json(document: Any) -> bool:

@@ -177,6 +177,8 @@ class OpenInference:
         answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
         if len(answers) < len(outcomes):
             raise _of_rows(outcomes)
+        if any(answer.version is not answers[0].version for answer in answers):
+            raise _swapped_meanwhile()
         return answers
 
     def _unknown(self, asked: InferenceRequest, loaded: LoadedVersion) -> ProblemError:
@@ -217,6 +219,17 @@ def _of_rows(outcomes: Sequence[Answer | ProblemError]) -> ProblemError:
     detail = f"{len(problems)} of {len(outcomes)} rows cannot be answered; row {number}: {first.detail}"
     extra = {"errors": errors[:_MAX_ERRORS], "errors_total": len(errors)} if errors else {}
     return replace(first, detail=detail, extra=extra)
+
+
+def _swapped_meanwhile() -> ProblemError:
+    """Return the refusal of rows that two versions have answered: a response names one."""
+    return ProblemError(
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        kind="swapped",
+        detail="another version became production while the rows were answered: send them again",
+        headers={"Retry-After": "1"},
+        counted=True,
+    )
 
 
 def _not_allowed(path: str) -> ProblemError:

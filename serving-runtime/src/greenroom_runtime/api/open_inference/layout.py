@@ -60,6 +60,8 @@ class Matrix:
     datatype: str
     takes: frozenset[str]
     """The datatypes that may be sent for it."""
+    nan_is_null: tuple[bool, ...]
+    """Of each column, whether NaN means null."""
     spellings: Mapping[str, Callable[[Any], Any]]
     """By feature: how the matrix's number becomes the feature's value, where they are of different types."""
 
@@ -123,5 +125,6 @@ def _matrix(tensor: Tensor, features: Mapping[str, Feature]) -> Matrix:
         features=tensor.features,
         datatype=OF_DTYPE[tensor.dtype],
         takes=_TAKES[tensor.dtype],
+        nan_is_null=tuple(features[name].nullable for name in tensor.features),
         spellings=spellings,
     )

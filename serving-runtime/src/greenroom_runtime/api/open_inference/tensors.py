@@ -41,6 +41,11 @@ class Datatype:
     low: float = -np.inf
     high: float = np.inf
 
+    def holds(self, value: Any) -> bool:
+        """Tell whether a value of JSON, other than null, is one of these."""
+        kind = type(value)
+        return kind in self.types and (kind is str or self.low <= value <= self.high)
+
 
 def _integer(name: str, wire: str) -> Datatype:
     bounds = np.iinfo(wire)
@@ -153,16 +158,18 @@ def _texts(raw: memoryview, count: int) -> list[str]:
     return texts
 
 
-def column(elements: Elements, *, index: int = 0, width: int = 1, nan_is_null: bool) -> list[Any]:
-    """Return one of ``width`` columns as Python values; NaN becomes None where it means null."""
-    part = elements[index::width] if width > 1 else elements
-    if isinstance(part, list):
-        return part
-    if nan_is_null and part.dtype.kind == "f" and np.isnan(part).any():
-        boxed = part.astype(np.object_)
-        boxed[np.isnan(part)] = None
-        part = boxed
-    values: list[Any] = part.tolist()
+def columns(elements: Elements, *, nan_is_null: Sequence[bool]) -> list[list[Any]]:
+    """Return the columns as Python values; NaN becomes None in those where it means null."""
+    width = len(nan_is_null)
+    if isinstance(elements, list):
+        return [elements] if width == 1 else [elements[index::width] for index in range(width)]
+    matrix = elements.reshape(-1, width)
+    if matrix.dtype.kind == "f":
+        absent = np.isnan(matrix)
+        if absent.any():
+            matrix = matrix.astype(np.object_)
+            matrix[absent & np.array(nan_is_null)] = None
+    values: list[list[Any]] = matrix.T.tolist()
     return values
 
 
