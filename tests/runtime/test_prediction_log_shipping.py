@@ -17,6 +17,7 @@ import orjson
 import pytest
 from obstore.store import S3Store
 
+from greenroom_runtime.contract import names
 from greenroom_runtime.predictions import http
 from greenroom_runtime.predictions.ledger import Counts
 from greenroom_runtime.predictions.log import Bounds
@@ -154,18 +155,22 @@ def test_a_failing_receiver_gets_everything_in_the_end(tmp_path: Path) -> None:
 def test_a_dead_receiver_is_told_and_waited_for(tmp_path: Path) -> None:
     """While nobody listens records wait on the disk; when the receiver is there it gets them all."""
     port = unused_port()
-    uri = f"http://user:password@127.0.0.1:{port}/"
-    with prediction_log(tmp_path, sink="Http", uri=uri) as log:
+    with prediction_log(
+        tmp_path,
+        sink="Http",
+        uri=f"http://127.0.0.1:{port}/",
+        environment={http.AUTHORIZATION: "Bearer hush"},
+    ) as log:
         for number in range(20):
             log.write(record(number))
         wait_until(lambda: log.report().error, told=log.report)
         assert f"http://127.0.0.1:{port} cannot be reached" in log.report().error
-        assert "password" not in log.report().error
+        assert "hush" not in log.report().error
         assert total(log) == Counts(pending=20)
         with receiver(port) as there:
             wait_until(lambda: total(log).logged == 20, told=log.report)
             assert there.ids() == both(*range(20))
-            assert there.events[0][0]["Authorization"].startswith("Basic ")
+            assert {headers["Authorization"] for headers, _ in there.events} == {"Bearer hush"}
 
 
 def test_a_slow_receiver_slows_nobody(tmp_path: Path) -> None:
@@ -277,14 +282,20 @@ def test_retry_after_may_be_a_date() -> None:
         ("Http", ""),
         ("Http", "s3://logs"),
         ("Http", "http://"),
+        ("Http", "http://user:hush@collector/events"),
         ("ObjectStore", ""),
         ("ObjectStore", "http://x/y"),
+        ("ObjectStore", "s3://logs?token=hush"),
     ],
 )
 def test_an_address_that_is_none_is_refused(tmp_path: Path, sink: str, uri: str) -> None:
     """A log that could never send anything does not start, and says what an address looks like."""
-    with pytest.raises(ValueError, match="use "), prediction_log(tmp_path, sink=sink, uri=uri):
+    with (
+        pytest.raises(ValueError, match=r"use |put them") as told,
+        prediction_log(tmp_path, sink=sink, uri=uri),
+    ):
         pass
+    assert "hush" not in str(told.value)
 
 
 @pytest.fixture(scope="module")
@@ -364,3 +375,25 @@ def test_a_store_that_is_away_gets_each_segment_once(
     ) as again:
         wait_until(lambda: again.delivered == 1, told=again.report)
     assert list(objects(server, "later").values()) == [content]
+
+
+def test_the_log_may_have_credentials_of_its_own(
+    tmp_path: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables with the log's prefix win over those that the source uses; unknown ones are refused."""
+    for name in server.environment:
+        monkeypatch.delenv(name, raising=False)
+    server.create_bucket("own")
+    environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{unused_port()}"}
+    environment |= {f"{names.ENV_LOG_PREFIX}{name}": value for name, value in server.environment.items()}
+    with prediction_log(tmp_path, sink="ObjectStore", uri="s3://own", environment=environment) as log:
+        log.write(record(0))
+    assert log.delivered == 1
+    assert len(objects(server, "own")) == 1
+    environment[f"{names.ENV_LOG_PREFIX}AWS_SECRET"] = "hush"
+    with (
+        pytest.raises(ValueError, match="aws_secret") as told,
+        prediction_log(tmp_path, sink="ObjectStore", uri="s3://own", environment=environment),
+    ):
+        pass
+    assert "hush" not in str(told.value)

@@ -23,6 +23,8 @@ from greenroom_runtime.predictions.shipping import Parcel, UndeliveredError
 
 REQUEST_TYPE: Final = "org.kubeflow.serving.inference.request"
 RESPONSE_TYPE: Final = "org.kubeflow.serving.inference.response"
+AUTHORIZATION: Final = f"{names.ENV_LOG_PREFIX}AUTHORIZATION"
+"""The variable with the header of that name."""
 _SHARED = ("id", "time", "model", "namespace", "version", "role", "reason")
 _REQUEST = (*_SHARED, "entity", "features", "feature_source")
 _RESPONSE = (*_SHARED, "prediction", "probabilities", "latency_ms", "status", "error")
@@ -48,16 +50,21 @@ class HttpReceiver:
         *,
         model: str,
         namespace: str,
+        environment: Mapping[str, str],
         cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        """ValueError for a URI that is not HTTP's."""
+        """ValueError for a URI that cannot be posted to."""
         parts = urlsplit(uri)
+        if parts.username is not None:
+            message = (
+                f"the log's uri has credentials: put them into {AUTHORIZATION}, as 'Basic …' or 'Bearer …'"
+            )
+            raise ValueError(message)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             message = f"{uri!r} cannot be posted to: use http://HOST/PATH or https://HOST/PATH"
             raise ValueError(message)
         self._uri = uri
-        self._place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        """Without the credentials that the URI may hold."""
+        self._place = f"{parts.scheme}://{parts.netloc}"
         self._cpu_clock = cpu_clock
         self._headers = {
             "Content-Type": "application/json",
@@ -67,6 +74,8 @@ class HttpReceiver:
             "ce-namespace": namespace,
             "ce-component": "predictor",
         }
+        if authorization := environment.get(AUTHORIZATION, "").strip():
+            self._headers["Authorization"] = authorization
 
     async def __aenter__(self) -> Self:
         """Open the connections' pool."""

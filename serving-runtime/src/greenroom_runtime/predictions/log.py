@@ -260,5 +260,5 @@ def _receiver(
         # Its client takes a noticeable part of a pod's start, and most pods never use it.
         from greenroom_runtime.predictions.http import HttpReceiver  # noqa: PLC0415
 
-        return HttpReceiver(settings.uri, model=model, namespace=namespace)
+        return HttpReceiver(settings.uri, model=model, namespace=namespace, environment=environment)
     return ObjectStoreReceiver(settings.uri, model=model, namespace=namespace, environment=environment)
