@@ -174,8 +174,8 @@ def swap_markdown(results: SwapResults) -> str:
     circumstances = (
         f"{machine.cpu}, {machine.cores} cores (load {machine.load_before:.1f} before), Python "
         f"{machine.python}. 200 trees; {results.rate:,.0f} requests/s over {CONNECTIONS} connections; "
-        "the server on one core, on which its trial process runs too; prediction log on. A latency counts from when the "
-        "request was due."
+        "the server on one core, on which its trial process runs too; prediction log on. A latency counts "
+        "from when the request was due."
     )
     columns = (
         *("swap", "count", "takes s", "p50 / p99 ms before", "p50 / p99 ms during"),
