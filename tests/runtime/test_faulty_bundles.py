@@ -1,5 +1,6 @@
 """Every kind of broken version ends as Failed with a reason, and production has not felt it."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from greenroom_runtime.contract.bundle import GOLDEN_FILE, MODEL_FILE, Feature, GoldenSample, Outputs, Tensor
 from greenroom_runtime.contract.report import FailureReason, PodReport, VersionReport
-from tests.support import bundles
+from tests.support import bundles, foreign
 from tests.support.bundles import (
     CLASSIFIER_ROWS,
     CLASSIFIER_SIGNATURE,
@@ -123,6 +124,39 @@ def _endless(source: Path) -> None:
     write_bundle(source, "endless", model=bundles.endless_graph(), signature=REGRESSOR_SIGNATURE)
 
 
+def _opset(source: Path) -> None:
+    model = foreign.with_opset(bundles.regressor_graph(0.0), 99)
+    write_bundle(source, "opset", model=model, signature=REGRESSOR_SIGNATURE)
+
+
+def _operator(source: Path) -> None:
+    model = foreign.with_operator(bundles.regressor_graph(0.0), "Own", domain="my.own")
+    write_bundle(source, "operator", model=model, signature=REGRESSOR_SIGNATURE)
+
+
+def _file_and_directory(source: Path) -> None:
+    write_regressor(source, "file-and-directory", extra_files={"a/b": b""})
+    directory = source / "file-and-directory"
+    files = json.loads((directory / "bundle.json").read_text())["files"]
+    edit_manifest(directory, files=[*files, {"path": "a", "sha256": "0" * 64, "size": 0}])
+
+
+def _half_published(source: Path) -> None:
+    (write_classifier(source, "half-published") / "bundle.json").unlink()
+
+
+def _plain_zipmap(source: Path) -> None:
+    foreign.write_plain(source, "plain-zipmap", foreign.classifier_onnx(zipmap=True))
+
+
+def _plain_truncated(source: Path) -> None:
+    foreign.write_plain(source, "plain-truncated", foreign.classifier_onnx()[:-40])
+
+
+def _mlflow_pickle(source: Path) -> None:
+    foreign.write_mlflow(source, "mlflow-pickle", b"", flavors={"sklearn": {"pickled_model": "model.pkl"}})
+
+
 BROKEN: dict[str, tuple[Callable[[Path], None] | None, FailureReason, str]] = {
     "absent": (None, FailureReason.NO_SUCH_VERSION, "publish the version"),
     "truncated": (_truncated, FailureReason.DIGEST_MISMATCH, "model.onnx has"),
@@ -144,6 +178,13 @@ BROKEN: dict[str, tuple[Callable[[Path], None] | None, FailureReason, str]] = {
     "golden-score": (_golden_score, FailureReason.GOLDEN_MISMATCH, "golden sample 0"),
     "golden-unfit": (_golden_unfit, FailureReason.INVALID_BUNDLE, "'income' is missing"),
     "warmup-unfit": (_warmup_unfit, FailureReason.INVALID_BUNDLE, "warm-up row 0"),
+    "opset": (_opset, FailureReason.NOT_LOADABLE, "is written for opset 99"),
+    "operator": (_operator, FailureReason.NOT_LOADABLE, "my.own:Own"),
+    "file-and-directory": (_file_and_directory, FailureReason.INVALID_BUNDLE, "a directory"),
+    "half-published": (_half_published, FailureReason.NO_SUCH_VERSION, "not complete"),
+    "plain-zipmap": (_plain_zipmap, FailureReason.INVALID_BUNDLE, "'zipmap': False"),
+    "plain-truncated": (_plain_truncated, FailureReason.NOT_LOADABLE, "no ONNX"),
+    "mlflow-pickle": (_mlflow_pickle, FailureReason.INVALID_BUNDLE, "never loaded"),
     "endless": (_endless, FailureReason.TRIAL_TIMEOUT, "did not end within"),
 }
 
