@@ -1,6 +1,7 @@
 """The prediction log: what is recorded, what is not, and that the accounts hold whatever happens."""
 
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -419,3 +420,14 @@ def test_prometheus_sees_the_accounts(tmp_path: Path) -> None:
         assert f"greenroom_predictions_{name}_total 0.0" in shown
     assert DEPARTED not in shown
     assert "v0" not in shown
+
+
+def test_the_documentation_tells_of_each_member() -> None:
+    """The page's table and the columns of its query are the schema's members."""
+    members = orjson.loads(SCHEMA.read_bytes())["properties"].keys()
+    page = (SCHEMA.parents[1] / "predictions.md").read_text(encoding="utf-8")
+    table = page.partition("| member | |")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == members
+    columns = page.partition("columns = {")[2].partition("}")[0]
+    assert set(re.findall(r"(\w+): '", columns)) == members - {"event"}
