@@ -248,3 +248,10 @@ def test_what_is_no_source_is_told_with_the_remedy(uri: str, remedy: str) -> Non
     """Each kind of wrong URI says what to write instead."""
     with pytest.raises(UnsupportedSourceError, match=remedy):
         open_source(uri, environment={})
+
+
+def test_an_incomplete_environment_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that cannot even be opened is a configuration that cannot work, in the store's own words."""
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(UnsupportedSourceError, match="Account must be specified"):
+        open_source("az://container/prefix", environment={})

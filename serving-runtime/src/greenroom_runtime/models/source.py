@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from obstore.exceptions import BaseError
@@ -25,6 +25,9 @@ from greenroom_runtime.models.failures import (
     NotInSourceError,
     SourceUnreachableError,
 )
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
 
 CONNECT_SECONDS = 5
 SILENCE_SECONDS = 60
@@ -187,7 +190,8 @@ class ObjectStoreSource:
     ) -> AsyncGenerator[bytes, None]:
         """Yield the object's bytes; a cut connection is taken up again while few retries suffice."""
         try:
-            found = await self._store.get_async(f"{version}/{path}", options={"range": {"offset": start}})
+            rest: GetOptions = {"range": {"offset": start}} if start else {}
+            found = await self._store.get_async(f"{version}/{path}", options=rest)
             if _object_stat(found.meta) != begun:
                 raise ChangedInSourceError(path)
             async for chunk in found.stream(min_chunk_size=_CHUNK_BYTES):
@@ -232,7 +236,11 @@ def open_source(uri: str, *, environment: Mapping[str, str]) -> Source:
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/"):
         return DirectorySource(Path(unquote(parts.path)))
     if parts.scheme in _CLOUDS and parts.netloc:
-        return ObjectStoreSource(uri, environment=environment)
+        try:
+            return ObjectStoreSource(uri, environment=environment)
+        except BaseError as error:
+            message = f"{uri!r} cannot be opened: {_told(str(error))[:500]}"
+            raise UnsupportedSourceError(message) from error
     if parts.scheme in ("https", "http") and parts.hostname:
         # Imported by those who need it: an HTTP client and its TLS cost a tenth of a second.
         from greenroom_runtime.models.web_source import WebSource  # noqa: PLC0415
