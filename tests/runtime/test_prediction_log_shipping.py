@@ -11,6 +11,7 @@ from email.message import Message
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import Random
 
 import obstore
 import orjson
@@ -220,6 +221,49 @@ def test_the_oldest_unsent_records_make_room(tmp_path: Path) -> None:
     left = lines(tmp_path)
     assert total(log) == Counts(logged=len(left), dropped=10_000 - len(left))
     assert left[-1]["id"] == "request-9999"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_accounts_are_the_truth(tmp_path: Path, seed: int) -> None:
+    """Whatever fails, what counts as logged is what the receiver has or the disk holds, to the record."""
+    random = Random(seed)  # noqa: S311 the same faults each time
+    bounds = Bounds(
+        sync_seconds=0.002,
+        queue_records=400,
+        batch_bytes=8 * 1024,
+        line_bytes=8 * 1024,
+        segment_seconds=0.02,
+        http_seconds=0.0,
+        retry_seconds=0.001,
+        longest_retry_seconds=0.002,
+    )
+    written = 0
+    with (
+        receiver() as there,
+        prediction_log(
+            tmp_path, sink="Http", uri=there.url, percent=90, max_disk_bytes=1, bounds=bounds
+        ) as log,
+    ):
+        for _ in range(60):
+            there.failures.extend(
+                (random.choice([200, 500, 503, 429]), {}) for _ in range(random.randrange(9))
+            )
+            for _ in range(random.randrange(200)):
+                log.write(record(written, version=f"v{random.randrange(3)}"))
+                written += 1
+            if random.random() < 0.2:
+                log.forget(f"v{random.randrange(3)}")
+            (there.open.clear if random.random() < 0.2 else there.open.set)()
+            assert number_of(total(log)) == written
+            wait_until(lambda: not log._queue.waiting)
+        there.open.set()
+        log.close(random.choice([0.0, 0.2]))
+        counts = total(log)
+    received = {identity for identity, kind in there.ids() if kind == "response"}
+    left = {line["id"] for line in lines(tmp_path)}
+    assert (number_of(counts), counts.pending) == (written, 0)
+    assert counts.logged == len(received | left)
+    assert counts.logged > 100
 
 
 def test_what_was_not_sent_is_sent_by_the_next_process(tmp_path: Path) -> None:

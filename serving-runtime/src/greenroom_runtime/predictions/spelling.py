@@ -109,14 +109,13 @@ class Speller:
         features = record.features
         if features is None or (not record.sensitive and record.known is None):
             return features
-        shown = {}
-        for name, value in features.items():
-            if record.known is not None and name not in record.known:
-                continue
-            if name not in record.sensitive:
-                shown[name] = value
-            elif self._hashes:
-                shown[name] = None if value is None else self._hash(name, value)
+        known = features.keys() if record.known is None else record.known
+        shown = {name: value for name, value in features.items() if name in known}
+        for name in record.sensitive & shown.keys():
+            if not self._hashes:
+                del shown[name]
+            elif shown[name] is not None:
+                shown[name] = self._hash(name, shown[name])
         return shown
 
     def _hash(self, name: str, value: object) -> str:
