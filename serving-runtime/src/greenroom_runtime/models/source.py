@@ -144,7 +144,11 @@ _CLOUDS: dict[str, _Cloud] = {
 
 
 class ObjectStoreSource:
-    """``s3://``, ``gs://`` or ``az://``, with bucket and prefix."""
+    """``s3://``, ``gs://`` or ``az://``, with bucket and prefix.
+
+    obstore's client follows a redirect that the store itself sends, without the signature; which store that
+    is, the environment says.
+    """
 
     def __init__(self, uri: str, *, environment: Mapping[str, str]) -> None:
         self.uri = uri.rstrip("/")
