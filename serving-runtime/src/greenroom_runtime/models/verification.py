@@ -125,7 +125,7 @@ def _compare_preprocessed(
 def _preprocessing_mismatch(expected: str, found: str, number: int, how: str) -> VersionError:
     message = (
         f"golden sample {number}, {how}: the preprocessed features are not exactly the training pipeline's; "
-        f"package the model again with the libraries that it was trained with"
+        "package the model again, from that very pipeline"
     )
     return VersionError(
         FailureReason.GOLDEN_MISMATCH,

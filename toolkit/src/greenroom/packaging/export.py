@@ -98,7 +98,7 @@ def export_pipeline(
         tensors=tensors,
         prediction=names[0],
         probabilities=names[1] if classifier else None,
-        model_input=_model_input(graph, topology, steps[-1][1]),
+        model_input=_model_input(graph, topology, steps[-1][1]) if len(steps_of(pipeline)) > 1 else None,
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from greenroom.packaging.frame import Row
 from greenroom_runtime.contract.bundle import Feature
 
-UNSEEN = ("", " ", "unseen", "nan", "None", "0", "Ünïcödé's", "a" * 200)
+UNSEEN = ("", " ", "unseen", "nan", "None", "0", "Ünïcödé's", "ΣΊΣΥΦΟΣ", "İı", "a" * 200)
+"""Among them letters that change when their case does, in number or by their place in the word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +98,9 @@ def _null(source: _Source, row: Row) -> Row:
 
 def _unseen(source: _Source, row: Row) -> Row:
     for feature in source.some(_open(source.features)):
-        known = str(source.dice.choice(source.values[feature.name]))
-        row[feature.name] = source.dice.choice((*UNSEEN, known.upper(), known.lower(), f"{known} "))
+        known, other = (str(source.dice.choice(source.values[feature.name])) for _ in range(2))
+        varied = (known.upper(), known.lower(), f"{known} ", f"{known}, {other}'s")
+        row[feature.name] = source.dice.choice((*UNSEEN, *varied))
     return row
 
 

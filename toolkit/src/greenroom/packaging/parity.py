@@ -186,7 +186,10 @@ def _remedy(kinds: Counter[str], narrow: Sequence[str]) -> str:
             "Only rows with nulls differ: put a SimpleImputer first for each nullable column, and fit again."
         )
     if set(kinds) == {"unseen category"}:
-        return "Only unseen categories differ: use OneHotEncoder(handle_unknown='ignore'), and fit again."
+        return (
+            "Only unseen texts differ: use OneHotEncoder(handle_unknown='ignore') for categories, or a "
+            "vectorizer with lowercase=False for sentences, and fit again."
+        )
     if narrow:
         return (
             f"The columns {', '.join(narrow)} are float32 and a request carries float64: fit on "

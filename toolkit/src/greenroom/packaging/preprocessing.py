@@ -19,7 +19,6 @@ from greenroom_runtime.contract.bundle import Feature
 EXACT = "Exact"
 MAX_COLUMNS = 1000
 """More would make the golden samples longer than they are worth."""
-_NO_STEP = "the pipeline has no step before its model, or the model reads several tensors"
 _SAME_EVERYWHERE = frozenset(
     {
         "Abs",
@@ -93,66 +92,67 @@ def expose(
     The answers with that output must be bit for bit those without: the runtime's optimiser sees another
     graph.
     """
-    graph = onnx.load_from_string(export.graph)
-    before_model = steps_of(pipeline)[:-1]
-    if reason := _unfit(export, graph) if before_model else _NO_STEP:
-        return Preprocessed(export=export, values=None, told=reason)
-    name = str(export.model_input)
-    graph.graph.output.append(onnx.ValueInfoProto(name=name))
-    shown = replace(export, graph=graph.SerializeToString(deterministic=True))
     plain = [row.features for row in rows]
-    feed = to_tensors(plain, features, export.tensors)
-    before = run_graph(export.graph, export.outputs, feed)
     try:
-        *_, found = answers = run_graph(shown.graph, (*export.outputs, name), feed)
-        served = run_graph(shown.graph, export.outputs, feed)
-    except ExportError as error:
-        return Preprocessed(export=export, values=None, told=f"the graph cannot show them: {error}")
-    if not all(
-        _same(one, other)
-        for after in (answers[:-1], served)
-        for one, other in zip(before, after, strict=True)
-    ):
-        told = "the graph answers otherwise when it shows them"
-        return Preprocessed(export=export, values=None, told=told)
-    own = Pipeline(before_model).transform(to_frame(plain, like, features))
-    expected = np.asarray(own.toarray() if hasattr(own, "toarray") else own).astype(found.dtype)
-    reason = _difference(expected, found)
-    if reason:
-        return Preprocessed(export=export, values=None, told=reason)
+        shown = _show(export)
+        found = _ask(export, shown, to_tensors(plain, features, export.tensors))
+        own = Pipeline(steps_of(pipeline)[:-1]).transform(to_frame(plain, like, features))
+        expected = np.asarray(own.toarray() if hasattr(own, "toarray") else own).astype(found.dtype)
+        _refuse_difference(expected, found)
+    except (_NotExactError, ExportError) as error:
+        return Preprocessed(export=export, values=None, told=str(error))
     return Preprocessed(export=shown, values=expected, told=EXACT)
 
 
-def _unfit(export: Export, graph: Any) -> str:
+class _NotExactError(Exception):
+    """Golden samples cannot hold the preprocessed features; the message says why."""
+
+
+def _show(export: Export) -> Export:
+    """Return the export with what its model reads as one more output."""
     if export.model_input is None:
-        return _NO_STEP
-    producers = {output: node for node in graph.graph.node for output in node.output}
+        raise _NotExactError("the pipeline has no step before its model, or the model reads several tensors")
+    model = onnx.load_from_string(export.graph)
+    if inexact := sorted(_operators_before(model.graph, export.model_input) - _SAME_EVERYWHERE):
+        raise _NotExactError(f"{', '.join(inexact)} may end in other bits on another processor")
+    model.graph.output.append(onnx.ValueInfoProto(name=export.model_input))
+    return replace(export, graph=model.SerializeToString(deterministic=True))
+
+
+def _operators_before(graph: Any, tensor: str) -> set[str]:
+    producers = {output: node for node in graph.node for output in node.output}
     kinds: set[str] = set()
-    waiting, seen = [export.model_input], set()
+    waiting, seen = [tensor], set()
     while waiting:
         name = waiting.pop()
-        node = producers.get(name)
-        if node is None or name in seen:
-            continue
+        if name in producers and name not in seen:
+            kinds.add(producers[name].op_type)
+            waiting += producers[name].input
         seen.add(name)
-        kinds.add(node.op_type)
-        waiting += node.input
-    if inexact := sorted(kinds - _SAME_EVERYWHERE):
-        return f"{', '.join(inexact)} may end in other bits on another processor"
-    return ""
+    return kinds
 
 
-def _difference(expected: Any, found: Any) -> str:
+def _ask(export: Export, shown: Export, feed: dict[str, Any]) -> Any:
+    """Return the preprocessed features, once the answers are known to be the same with them and without."""
+    before = run_graph(export.graph, export.outputs, feed)
+    *after, found = run_graph(shown.graph, (*shown.outputs, str(shown.model_input)), feed)
+    served = run_graph(shown.graph, shown.outputs, feed)
+    pairs = [*zip(before, after, strict=True), *zip(before, served, strict=True)]
+    if not all(_same(one, other) for one, other in pairs):
+        raise _NotExactError("the graph answers otherwise when it shows them")
+    return found
+
+
+def _refuse_difference(expected: Any, found: Any) -> None:
     if expected.shape != found.shape or expected.ndim != 2:  # noqa: PLR2004 rows and columns
-        return f"the graph's have the shape {found.shape}, the pipeline's {expected.shape}"
+        raise _NotExactError(f"the graph's have the shape {found.shape}, the pipeline's {expected.shape}")
     if expected.shape[1] > MAX_COLUMNS:
-        return f"they have {expected.shape[1]} columns, more than {MAX_COLUMNS}"
+        raise _NotExactError(f"they have {expected.shape[1]} columns, more than {MAX_COLUMNS}")
     if np.isinf(expected).any():
-        return "some are infinite"
+        raise _NotExactError("some are infinite")
     if not _same(expected, found):
         differing = int((~((expected == found) | (np.isnan(expected) & np.isnan(found)))).sum())
-        return f"{differing} of {expected.size} values are not exactly the pipeline's"
-    return ""
+        raise _NotExactError(f"{differing} of {expected.size} values are not exactly the pipeline's")
 
 
 def _same(one: Any, other: Any) -> bool:
