@@ -42,7 +42,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("what", nargs="?", choices=["compare", "memory", "swap"], default="compare")
     parser.add_argument("--rounds", type=int, default=3, help="how often each contender starts; default: 3")
-    parser.add_argument("--seconds", type=float, default=10, help="of load in each cell; default: 10")
+    parser.add_argument("--seconds", type=int, default=10, help="of load in each cell; default: 10")
     parser.add_argument("--only", nargs="+", choices=[each.name for each in CONTENDERS], help="just these")
     parser.add_argument("--swaps", type=int, default=100, help="of each kind; default: 100")
     parser.add_argument("--rate", type=float, default=1000, help="requests/s through swaps; default: 1000")

@@ -31,8 +31,8 @@ class Plan:
     """How long and how often."""
 
     rounds: int
-    seconds: float
-    warmup_seconds: float
+    seconds: int
+    warmup_seconds: int
     connections: tuple[int, ...] = CONNECTIONS
 
 

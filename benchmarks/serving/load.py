@@ -42,11 +42,11 @@ def require_wrk() -> None:
     )
 
 
-def run_wrk(port: int, requests: Path, *, connections: int, seconds: float) -> Load:
+def run_wrk(port: int, requests: Path, *, connections: int, seconds: int) -> Load:
     """Load the server for so many seconds."""
     command = [
         *("taskset", "--cpu-list", str(LOAD_CORE)),
-        *("wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{round(seconds)}s"),
+        *("wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"),
         *("--timeout", f"{_LATE_SECONDS}s", "--latency", "--script", str(_SCRIPT)),
         *(f"http://127.0.0.1:{port}", "--", str(requests)),
     ]

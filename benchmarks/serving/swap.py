@@ -54,6 +54,8 @@ class Swaps:
     switch: Latency
     """In the tenth of a second before and after the first answer by the new version."""
     failed: int
+    profile_ms: list[float]
+    """p99 in each tenth of a second since the flag store's change, of all swaps together: when it hurts."""
 
     @property
     def ratio(self) -> float:
@@ -145,6 +147,7 @@ class _Run:
             quiet=_latency(sent, quiet),
             during=_latency(sent, during),
             switch=_latency(sent, switch),
+            profile_ms=profile(sent, during),
             failed=sum(not one.version and one.due >= quiet[0].start for one in sent),
         )
 
@@ -156,6 +159,21 @@ class _Run:
         return self.traffic.wait_for(
             lambda latest: any(one.version == version for one in latest), seconds=_SWAP_SECONDS
         )
+
+
+def profile(sent: Sequence[Sent], windows: Sequence[Window]) -> list[float]:
+    """Return the p99 of each tenth of a second that all windows have, in ms."""
+    tenths = min(int((window.end - window.start) * 10) for window in windows)
+    return [
+        percentile(
+            within(
+                sent,
+                [Window(start=one.start + n / 10, end=one.start + (n + 1) / 10) for one in windows],
+            ),
+            99,
+        )
+        for n in range(tenths)
+    ]
 
 
 def _latency(sent: Sequence[Sent], windows: Sequence[Window]) -> Latency:
@@ -190,6 +208,8 @@ def swap_markdown(results: SwapResults) -> str:
         "|" + "---|" * len(columns),
         *(_swap_row(swaps) for swaps in results.swaps),
         "",
+        *(_profile_line(swaps) for swaps in results.swaps),
+        "",
         _rss_line(results.rss_mib),
     ]
     return "\n".join(lines) + "\n"
@@ -202,6 +222,11 @@ def _swap_row(swaps: Swaps) -> str:
         f"| {swaps.kind} | {swaps.count} | {swaps.seconds:.2f} | {' | '.join(told)} | {swaps.ratio:.2f} | "
         f"{swaps.failed} | {'met' if met else '**not met**'} |"
     )
+
+
+def _profile_line(swaps: Swaps) -> str:
+    told = " ".join(f"{value:.1f}" for value in swaps.profile_ms)
+    return f"- p99 ms by tenths of a second since the change, {swaps.kind}: {told}"
 
 
 def _rss_line(rss: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ from benchmarks.serving.protocols import KSERVE_V1, NAMED, V2, V2_BINARY_OF_USER
 from benchmarks.serving.report import GOALS, goals_table, judge, markdown, throughput_table
 from benchmarks.serving.results import Cell, Machine, Results, Start, dump, load
 from benchmarks.serving.servers.scoring import NUMBERS, TEXTS
-from benchmarks.serving.swap import Latency, SwapResults, Swaps, swap_markdown
+from benchmarks.serving.swap import Latency, SwapResults, Swaps, profile, swap_markdown
 from benchmarks.serving.traffic import Sent, Window, percentile, within
 
 MACHINE = Machine(cpu="abacus", cores=2, kernel="6.1", python="3.11", load_before=0.1)
@@ -226,6 +226,16 @@ def test_requests_belong_to_the_window_in_which_they_were_due() -> None:
     assert within(sent, [Window(start=1, end=3), Window(start=5, end=7)]) == [10.0, 20.0, 50.0, 60.0]
 
 
+def test_the_profile_of_a_swap_has_a_value_for_each_tenth_that_all_swaps_have() -> None:
+    """The second tenth of both windows is slow, and what only one window has is left out."""
+    sent = [
+        Sent(due=begin + at / 100, ms=50.0 if 10 <= at < 20 else 1.0, version="w1")
+        for begin in (0.005, 10.005)
+        for at in range(40)
+    ]
+    assert profile(sent, [Window(start=0, end=0.35), Window(start=10, end=10.25)]) == [1.0, 50.0]
+
+
 @pytest.mark.parametrize(
     ("during", "failed", "rss", "told"),
     [
@@ -252,6 +262,7 @@ def test_swaps_are_judged_by_latency_failures_and_memory(
         during=replace(quiet, p99_ms=during),
         switch=quiet,
         failed=failed,
+        profile_ms=[1.0, 9.5],
     )
     measured = SwapResults(date="2026-11-01", machine=MACHINE, rate=1000, swaps=[swaps], rss_mib=rss)
     text = swap_markdown(measured)
