@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -269,6 +270,26 @@ def test_every_row_is_counted_once(pod: ServingProcess) -> None:
     assert pod.report().requests == before + 5
 
 
+def test_a_request_is_answered_whole_or_not_at_all(pod: ServingProcess) -> None:
+    """Where one row does not fit, no row counts as answered: nobody has received a prediction."""
+
+    def counted() -> dict[str, float]:
+        lines = httpx2.get(pod.admin_url + names.METRICS_PATH).text.splitlines()
+        of_v1 = [line for line in lines if line.startswith("greenroom_requests_total") and '"v1"' in line]
+        return {re.findall(r'code="(\d+)"', line)[0]: float(line.rpartition(" ")[2]) for line in of_v1}
+
+    assert _infer(pod, _request()).status_code == 200
+    before = counted()
+    request = _request(3)
+    request["inputs"][0]["data"][1] = None
+    problem = _problem(_infer(pod, request), 422, "features")
+    assert "1 of 3 rows cannot be answered; row 1" in problem["detail"]
+    assert [(error["row"], error["feature"]) for error in problem["errors"]] == [(1, "age")]
+    after = counted()
+    assert after["200"] == before["200"]
+    assert after["422"] == before.get("422", 0) + 3
+
+
 def test_openapi_describes_the_protocol(pod: ServingProcess) -> None:
     """Each path is in the document, with this model's tensors; its example is answered."""
     paths = httpx2.get(pod.url + "/openapi.json").json()["paths"]
@@ -325,6 +346,21 @@ def _load(directory: Path) -> LoadedVersion:
     session = ModelSession(directory, bundle=bundle)
     batcher = Batcher(session=session, row_seconds=1e-4, executor=ThreadPoolExecutor(1), threads=1)
     return LoadedVersion(name=directory.name, digest="", session=session, batcher=batcher)
+
+
+async def test_what_is_told_of_many_rows_is_bounded(tmp_path: Path) -> None:
+    """Of thousands of rows that do not fit the first ones are described, and all are counted."""
+    write_classifier(tmp_path, "v1")
+    write_classifier(tmp_path, "v2")
+    residents: Any = _Swapping(tmp_path)
+    predictor = Predictor(model="churn", residents=residents, metrics=Metrics())
+    application = OpenInference(predictor=predictor, admission=Admission(limits=Limits()), version="1")
+    tensor = {"name": "age", "shape": [5000], "datatype": "FP64", "data": [1.0] * 5000}
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(application)) as client:
+        refused = await client.post(f"http://pod{INFER}", json={"inputs": [tensor]})
+    problem = _problem(refused, 422, "features")
+    assert "5000 of 5000 rows cannot be answered" in problem["detail"]
+    assert len(problem["errors"]) <= 1000
 
 
 async def test_no_response_is_by_two_versions(tmp_path: Path) -> None:

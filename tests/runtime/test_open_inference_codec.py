@@ -404,12 +404,19 @@ def test_a_header_length_that_lies_is_told(header: str) -> None:
 
 def test_every_tensors_problem_is_told_at_once() -> None:
     """A client learns of all that is wrong in one answer; what it names is bounded."""
-    tensors = [_tensor(f"t{number}", "FP99", [1], data=[1]) for number in range(3000)]
+    tensors = [_tensor(f"t{number}", "FP99", [1], data=[1]) for number in range(1002)]
     with pytest.raises(ProblemError) as refused:
         _read({"inputs": tensors})
     assert len(refused.value.extra["errors"]) == 1000
-    assert refused.value.extra["errors_total"] == 3000
-    assert "and 2992 more" in refused.value.detail
+    assert refused.value.extra["errors_total"] == 1002
+    assert "and 994 more" in refused.value.detail
+
+
+def test_no_end_of_tensors_is_no_end_of_work() -> None:
+    """More tensors than any version could take are refused before they are looked at."""
+    with pytest.raises(ProblemError) as refused:
+        _read({"inputs": [{"name": ""}] * 100_000})
+    assert "far more than the 6" in refused.value.detail
 
 
 def test_inputs_that_nobody_knows_are_set_apart() -> None:

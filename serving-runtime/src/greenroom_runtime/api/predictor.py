@@ -34,6 +34,8 @@ ROLLOUT = "rollout"
 REASON_DEFAULT = "default"
 REASON_FALLBACK = "fallback"
 REASON_PATH = "path"
+REFUSED_WITH_OTHERS = "refused-with-others"
+"""The kind of problem of a row that could have been answered alone."""
 SOURCE_REQUEST = "request"
 """Where features come from: the request itself."""
 _MAX_FINDINGS = 1000
@@ -80,6 +82,8 @@ class _Row:
     reason: str = ""
     prediction: Prediction | None = None
     problem: ProblemError | None = None
+    brief: bool = False
+    """Whether enough is told already of the rows before it that do not fit either."""
 
 
 class Log(Protocol):
@@ -149,11 +153,15 @@ class Predictor:
         """Answer the rows of one request in order, each with its own asker; a problem for each that fails.
 
         Rows that are asked ``together`` are answered by the same version: where a rollout's lacks something
-        of any row, production answers them all.
+        of any row, production answers them all. They are answered all or none.
         """
         begun = [_Row(who, features) for who, features in zip(asked, rows, strict=True)]
         await self._route_many(begun, together=together)
+        if together:
+            _refuse_with_others(begun)
         await self._infer_many(begun)
+        if together:
+            _refuse_with_others(begun)
         answers: list[Answer | ProblemError] = []
         for number, row in enumerate(begun):
             await _let_others(number)
@@ -170,9 +178,13 @@ class Predictor:
         self._count(row)
 
     async def _route_many(self, rows: Sequence[_Row], *, together: bool) -> None:
+        findings = 0
         for number, row in enumerate(rows):
             await _let_others(number)
+            row.brief = findings >= _MAX_FINDINGS
             self._route(row)
+            if row.problem is not None:
+                findings += len(row.problem.extra.get("errors", ()))
         if together and any(row.reason == REASON_FALLBACK for row in rows):
             for number, row in enumerate(rows):
                 await _let_others(number)
@@ -213,7 +225,12 @@ class Predictor:
 
     def _check(self, row: _Row) -> None:
         known = self.residents.known_features
-        if row.version is not None and not row.version.session.door.fits(row.features, known=known):
+        if row.version is None or row.version.session.door.fits(row.features, known=known):
+            return
+        if row.brief:
+            detail = "the features do not fit the model's signature either: see the rows before"
+            row.problem = ProblemError(status=HTTPStatus.UNPROCESSABLE_ENTITY, kind="features", detail=detail)
+        else:
             row.problem = unfit(row.version.session.door.findings(row.features, known=known))
 
     async def _infer_many(self, rows: Sequence[_Row]) -> None:
@@ -292,6 +309,18 @@ class Predictor:
 def _key(asked: Asked, name: str) -> str:
     """Return what the user is told apart by: the member ``user_id``, or an attribute of the context."""
     return sticky_key(asked.user_id if name == DEFAULT_KEY else asked.context.get(name))
+
+
+def _refuse_with_others(rows: Sequence[_Row]) -> None:
+    """Where any of the rows cannot be answered, refuse all: what nobody receives is no answer."""
+    first = next((row.problem for row in rows if row.problem is not None), None)
+    if first is None:
+        return
+    for row in rows:
+        if row.problem is None:
+            detail = "another row of the request cannot be answered"
+            row.problem = ProblemError(status=first.status, kind=REFUSED_WITH_OTHERS, detail=detail)
+            row.prediction = None
 
 
 async def _let_others(number: int) -> None:

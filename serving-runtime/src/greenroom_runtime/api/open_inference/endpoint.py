@@ -18,7 +18,7 @@ from greenroom_runtime.api.open_inference.describe import describe_operations, m
 from greenroom_runtime.api.open_inference.layout import Layout, layout_of
 from greenroom_runtime.api.open_inference.request import InferenceRequest, read_request
 from greenroom_runtime.api.predict import answer_headers
-from greenroom_runtime.api.predictor import Answer, Asked, Predictor, unfit
+from greenroom_runtime.api.predictor import REFUSED_WITH_OTHERS, Answer, Asked, Predictor, unfit
 from greenroom_runtime.models.door import Finding, describe
 from greenroom_runtime.models.residents import LoadedVersion
 from greenroom_runtime.tracing import Tracing
@@ -134,7 +134,7 @@ class OpenInference:
         """Answer an inference request."""
         address = self._address(request.path)
         loaded = self._predictor.find(address.version)
-        read = partial(self._read, request, loaded)
+        read = partial(self._read, request, self._layout(loaded))
         small = len(request.body) < _LARGE_BYTES and b"content-encoding" not in request.headers
         asked = read() if small else await asyncio.to_thread(read)
         if asked.unknown:
@@ -152,12 +152,12 @@ class OpenInference:
             return Reply(body, headers)
         return Reply(body, [*headers, (_LENGTH_HEADER, b"%d" % head)], _BINARY)
 
-    def _read(self, request: Request, loaded: LoadedVersion) -> InferenceRequest:
+    def _read(self, request: Request, layout: Layout) -> InferenceRequest:
         encoding = request.headers.get(b"content-encoding", b"identity")
         return read_request(
             inflate(request.body, encoding=encoding, limit=self._limits.body_bytes),
             header_length=request.headers.get(_LENGTH_HEADER),
-            layout=self._layout(loaded),
+            layout=layout,
             known=self._predictor.residents.known_features,
             max_rows=self._limits.batch_rows,
         )
@@ -165,7 +165,7 @@ class OpenInference:
     async def _answers(self, request: Request, asked: InferenceRequest, *, version: str) -> Sequence[Answer]:
         """Return an answer for each row, all by one version; ProblemError where any row has none."""
         user, context, trace = asked.user_id, asked.context, request.trace_id
-        size = len(request.body) // max(1, len(asked.rows))
+        size = asked.size // max(1, len(asked.rows))
         if len(asked.rows) == 1:
             one = Asked(request.id, request.started, user, context, version, trace, size)
             return (await self._predictor.answer_row(one, asked.rows[0]),)
@@ -213,7 +213,11 @@ def spell(problem: ProblemError, request_id: str) -> bytes:
 
 def _of_rows(outcomes: Sequence[Answer | ProblemError]) -> ProblemError:
     """Return the problems of a request's rows as one; the protocol has no other place for them."""
-    problems = [(number, one) for number, one in enumerate(outcomes) if isinstance(one, ProblemError)]
+    problems = [
+        (number, one)
+        for number, one in enumerate(outcomes)
+        if isinstance(one, ProblemError) and one.kind != REFUSED_WITH_OTHERS
+    ]
     number, first = problems[0]
     errors = [{"row": number, **error} for number, one in problems for error in one.extra.get("errors", ())]
     detail = f"{len(problems)} of {len(outcomes)} rows cannot be answered; row {number}: {first.detail}"

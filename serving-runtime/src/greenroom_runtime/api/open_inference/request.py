@@ -33,6 +33,8 @@ _OUTPUT_MEMBERS = frozenset({"name", "parameters"})
 _MAX_ERRORS = 1000
 _SHOWN_ERRORS = 8
 _SHOWN_CHARACTERS = 256
+_SPARE_INPUTS = 1000
+"""So many tensors that nobody knows are told one by one."""
 _LENGTH_DIGITS = 12
 """More would be beyond any body."""
 _NO_PARAMETERS: Mapping[str, Any] = {}
@@ -67,6 +69,8 @@ class InferenceRequest:
     """In this order; empty for all there are."""
     binary: bool
     """Whether those that are not named are wanted as bytes."""
+    size: int
+    """Bytes of the body, as it is read."""
 
 
 def read_request(
@@ -95,6 +99,7 @@ def read_request(
         unknown=unknown,
         outputs=_outputs(document.get("outputs"), layout, binary=binary),
         binary=binary,
+        size=len(body),
     )
 
 
@@ -102,6 +107,11 @@ def _rows(
     inputs: list[Any], tail: memoryview, *, layout: Layout, known: Collection[str], max_rows: int
 ) -> tuple[Sequence[Mapping[str, Any]], Sequence[str]]:
     """Return the rows, and the inputs that nobody knows."""
+    takes = len(known) + len(layout.matrices)
+    if len(inputs) > takes + _SPARE_INPUTS:
+        raise malformed(
+            f"`inputs` has {len(inputs)} tensors, far more than the {takes} that the model could take"
+        )
     row = None if tail else _plain_row(inputs, layout=layout, known=known)
     if row is not None:
         return (row,), ()
