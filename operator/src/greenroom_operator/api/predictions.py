@@ -105,4 +105,5 @@ class PredictionLog(ApiModel):
     secret_ref: SecretRef | None = None
     """A Secret for the log alone: each of its keys NAME becomes the environment variable GREENROOM_LOG_NAME,
     which the log takes for NAME, such as AWS_ACCESS_KEY_ID; so its credentials and the source's never mix.
-    KEY keys the hashes of sensitive features. Without it the log uses what the container has."""
+    AUTHORIZATION is the header that the sink Http sends, KEY keys the hashes of sensitive features. Without
+    a Secret the log uses what the container has."""
