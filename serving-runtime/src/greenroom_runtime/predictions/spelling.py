@@ -60,7 +60,8 @@ class Speller:
         refused is worth recording, whatever it contained.
         """
         try:
-            spelled = self._spell(record, self._features(record))
+            as_given = not record.sensitive and record.known is None
+            spelled = self._spell(record, record.features if as_given else self._features(record))
             if len(spelled) <= self._most_bytes:
                 return spelled
         except (TypeError, ValueError, RecursionError):  # what orjson and datetime raise
@@ -107,8 +108,8 @@ class Speller:
 
     def _features(self, record: Record) -> Mapping[str, Any] | None:
         features = record.features
-        if features is None or (not record.sensitive and record.known is None):
-            return features
+        if features is None:
+            return None
         known = features.keys() if record.known is None else record.known
         shown = {name: value for name, value in features.items() if name in known}
         for name in record.sensitive & shown.keys():
