@@ -21,7 +21,8 @@ MLMODEL_FILE = "MLmodel"
 MLMODEL_BYTES = 256 * 1024
 """Largest one that is read; MLflow writes some kilobytes."""
 _READ_SECONDS = 60.0
-_MEMORY_BYTES = 1024**3
+_MEMORY_BYTES = 96 * 1024 * 1024
+"""Of data; enough for 200,000 operators. The file itself is mapped and does not count."""
 _OUTPUT_BYTES = 16 * 1024 * 1024
 
 
@@ -74,11 +75,17 @@ def main() -> None:
     parser.add_argument("--parent", type=int, default=os.getppid(), help="end when this process does")
     arguments = parser.parse_args()
     stand_back(arguments.parent)
-    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
     try:
         result = _Result(description=_read(arguments.directory))
     except VersionError as error:
         result = _Result(failure=error.failure)
+    except MemoryError:
+        message = f"{MODEL_FILE} takes more than {most} bytes only to be looked at: it is no model"
+        failure = Failure(reason=FailureReason.NOT_LOADABLE, message=message, file=MODEL_FILE)
+        result = _Result(failure=failure)
     print(result.model_dump_json(), flush=True)  # noqa: T201 the result
 
 

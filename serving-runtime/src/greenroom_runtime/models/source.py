@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from obstore.exceptions import BaseError
@@ -90,12 +90,17 @@ class DirectorySource:
         self, version: str, path: str, *, start: int, begun: FileStat
     ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes from ``start``."""
-        with await asyncio.to_thread(lambda: self.locate(version, path).open("rb")) as file:
-            if _file_stat(os.fstat(file.fileno())) != begun:
+        file, found = await asyncio.to_thread(self._open, version, path)
+        with file:
+            if found != begun:
                 raise ChangedInSourceError(path)
             file.seek(start)
             while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
                 yield chunk
+
+    def _open(self, version: str, path: str) -> tuple[BinaryIO, FileStat]:
+        file = self.locate(version, path).open("rb")
+        return file, _file_stat(os.fstat(file.fileno()))
 
     def locate(self, version: str, path: str) -> Path:
         """Return where the file really lies; NotARegularFileError outside of the version's directory."""

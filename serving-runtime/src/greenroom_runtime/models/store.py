@@ -16,7 +16,7 @@ import errno
 import fcntl
 import hashlib
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,8 +110,8 @@ class BundleStore:
         except NotARegularFileError as error:
             await self._discard(version)
             raise VersionError(FailureReason.INVALID_BUNDLE, str(error)) from error
-        except ChangedInSourceError as error:
-            message = f"{version}/{error} was changed in {self._source.uri} while it was read"
+        except (ChangedInSourceError, NotInSourceError) as error:
+            message = f"{version} was changed in {self._source.uri} while it was read: {error}"
             raise SourceUnreachableError(message) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -145,8 +145,7 @@ class BundleStore:
         _refuse_other_than(pinned, digest, version=version, file=BUNDLE_FILE)
         bundle = parse_manifest(raw, version=version)
         stage = await self._stage(version, origin=digest)
-        copied = [file.size for file in bundle.files if not self._is_linked(file.path, file.size)]
-        self._refuse_when_full(version, copied, stage=stage)
+        await self._refuse_when_full(version, {file.path: file.size for file in bundle.files}, stage=stage)
         await asyncio.to_thread(write_synced, stage.files / BUNDLE_FILE, raw)
         for file in bundle.files:
             await self._place_listed(version, file, stage=stage)
@@ -156,8 +155,7 @@ class BundleStore:
         """Fetch a version that nobody packaged for us, and write down what it says of itself."""
         found = await self._foreign_files(version)
         stage = await self._stage(version, origin="")
-        copied = [stat.size for path, stat in found.items() if not self._is_linked(path, stat.size)]
-        self._refuse_when_full(version, copied, stage=stage)
+        await self._refuse_when_full(version, {path: one.size for path, one in found.items()}, stage=stage)
         files = []
         for path, stat in found.items():
             sha256, _ = await self._place(version, path, found=stat, stage=stage)
@@ -224,7 +222,7 @@ class BundleStore:
                 )
             sha256, resumed = await self._place(version, file.path, found=found, stage=stage)
             if sha256 != file.sha256 and resumed:  # the fault may lie in what was there
-                (stage.files / file.path).unlink()
+                await asyncio.to_thread((stage.files / file.path).unlink)
                 sha256, _ = await self._place(version, file.path, found=found, stage=stage)
         except NotInSourceError as error:
             raise _mismatch(file, "is missing", expected=file.sha256, found="no such file") from error
@@ -235,9 +233,7 @@ class BundleStore:
         """Copy or link a file into the stage; return its SHA-256, and whether some of it was there before."""
         target = await asyncio.to_thread(stage.begin, path, found=found)
         if isinstance(self._source, DirectorySource) and self._is_linked(path, found.size):
-            target.unlink(missing_ok=True)
-            target.symlink_to(self._source.locate(version, path))
-            return await asyncio.to_thread(_sha256_of, target), False
+            return await asyncio.to_thread(_link, target, self._source, version, path), False
         part = await asyncio.to_thread(Part, target)
         resumed = bool(part.held)
         try:
@@ -252,7 +248,7 @@ class BundleStore:
                 raise _cut_off(path, expected=found.size, found=part.held)
             return await asyncio.to_thread(part.finish), resumed
         finally:
-            part.close()
+            await asyncio.to_thread(part.close)
 
     def _is_linked(self, path: str, size: int) -> bool:
         mounted = isinstance(self._source, DirectorySource)
@@ -270,9 +266,10 @@ class BundleStore:
         await asyncio.to_thread(stage.publish, path)
         return StoredBundle(version=version, path=path, digest=digest, bundle=bundle)
 
-    def _refuse_when_full(self, version: str, sizes: Iterable[int], *, stage: Stage) -> None:
-        needed = sum(sizes) + _SPARE_BYTES - stage.held_bytes()
-        free = shutil.disk_usage(self._directory).free
+    async def _refuse_when_full(self, version: str, sizes: Mapping[str, int], *, stage: Stage) -> None:
+        copied = sum(size for path, size in sizes.items() if not self._is_linked(path, size))
+        needed = copied + _SPARE_BYTES - await asyncio.to_thread(stage.held_bytes)
+        free = (await asyncio.to_thread(shutil.disk_usage, self._directory)).free
         if needed > free:
             raise _no_space(version, self._directory, f"it needs {needed} bytes and {free} are free")
 
@@ -365,6 +362,13 @@ def _too_large(path: str, size: int, *, most: int) -> VersionError:
 
 def _cut_off(path: str, *, expected: int, found: int) -> SourceUnreachableError:
     return SourceUnreachableError(f"{path} ended after {found} of {expected} bytes")
+
+
+def _link(target: Path, source: DirectorySource, version: str, path: str) -> str:
+    """Link a file of a mounted source and return its SHA-256."""
+    target.unlink(missing_ok=True)
+    target.symlink_to(source.locate(version, path))
+    return _sha256_of(target)
 
 
 def _check_file(path: Path, file: BundleFile) -> None:
