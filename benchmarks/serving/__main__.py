@@ -13,7 +13,7 @@ from benchmarks.serving.contenders import CONTENDERS
 from benchmarks.serving.load import LoadError, require_wrk
 from benchmarks.serving.model import prepare
 from benchmarks.serving.plot import bars
-from benchmarks.serving.results import Results, dump, this_machine
+from benchmarks.serving.results import Results, dump, load, this_machine
 from benchmarks.serving.swap import measure_swaps, swap_markdown
 
 CACHE = ROOT / ".tools" / "bench"
@@ -24,6 +24,9 @@ _MEMORY = ("greenroom", "greenroom-bare", "fastapi-naive", *report.MLSERVER, *re
 def main() -> int:
     """Measure what the command line asks for; 1 where a contender failed or answered with errors."""
     arguments = _arguments()
+    if arguments.saved:
+        sys.stdout.write(_told(load(arguments.saved)))
+        return 0
     os.environ.setdefault("UV", str(ROOT / ".tools" / "uv" / "bin" / "uv"))
     try:
         require_wrk()
@@ -47,6 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--swaps", type=int, default=100, help="of each kind; default: 100")
     parser.add_argument("--rate", type=float, default=1000, help="requests/s through swaps; default: 1000")
     parser.add_argument("--quick", action="store_true", help="once and briefly: does all of it work?")
+    parser.add_argument("--saved", type=Path, help="measure nothing: tell of a comparison saved as JSON")
     parser.add_argument("--to", type=Path, help=f"directory for the results; default: {RESULTS.name}/ here")
     return parser.parse_args()
 
@@ -54,11 +58,15 @@ def _arguments() -> argparse.Namespace:
 def _compare(arguments: argparse.Namespace) -> int:
     names = arguments.only or [each.name for each in CONTENDERS]
     results = _run(arguments, names, connections=CONNECTIONS)
-    text = report.markdown(results, {each.name: each.about for each in CONTENDERS})
+    text = _told(results)
     place = _place(arguments, partial=bool(arguments.only)) / results.date
     dump(results, place.with_suffix(".json"))
     place.with_suffix(".svg").write_text(bars(results))
     return _conclude(results, text, place)
+
+
+def _told(results: Results) -> str:
+    return report.markdown(results, {each.name: each.about for each in CONTENDERS})
 
 
 def _memory(arguments: argparse.Namespace) -> int:
