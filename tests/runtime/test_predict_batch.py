@@ -102,6 +102,7 @@ def test_no_rows_are_no_predictions(pod: ServingProcess) -> None:
         ({"rows": ROWS[:2], "user_ids": ["a"]}, 422, "request"),
         ({"rows": ROWS[:1], "user_ids": ["a"], "user_id": "a"}, 422, "request"),
         ({"rows": ROWS[:1], "user_ids": [1.5]}, 422, "request"),
+        ({"rows": ROWS[:1], "user_ids": None}, 422, "request"),
         ({"rows": ROWS[:1], "context": []}, 422, "request"),
         ({"rows": ROWS[:1], "features": {}}, 422, "request"),
         ([], 422, "request"),

@@ -150,9 +150,9 @@ def _context(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _users(document: Mapping[str, Any], *, count: int) -> list[str]:
-    users = document.get("user_ids")
-    if users is None:
+    if "user_ids" not in document:
         return [_user(document)] * count
+    users = document["user_ids"]
     if "user_id" in document:
         raise malformed("give `user_id` for all rows, or `user_ids` with one for each, not both")
     if not isinstance(users, list) or len(users) != count:
@@ -161,15 +161,18 @@ def _users(document: Mapping[str, Any], *, count: int) -> list[str]:
 
 
 def _rows(document: Mapping[str, Any], *, limit: int) -> Sequence[Mapping[str, Any]]:
-    rows, columns = document.get("rows"), document.get("columns")
-    if isinstance(rows, list) and columns is None:
-        refuse_too_many_rows(len(rows), limit=limit)
-        if not all(isinstance(row, dict) for row in rows):
-            raise malformed('each of `rows` must be an object like {"name": value}')
-        return rows
-    if isinstance(columns, dict) and rows is None:
-        return _rows_of_columns(columns, limit=limit)
-    raise malformed("give `rows` as a list of objects, or `columns` as an object of lists: one of them")
+    given = document.keys() & {"rows", "columns"}
+    if len(given) != 1:
+        raise malformed("give `rows` as a list of objects, or `columns` as an object of lists: one of them")
+    table = document[given.pop()]
+    if isinstance(table, dict) and "columns" in document:
+        return _rows_of_columns(table, limit=limit)
+    if not isinstance(table, list) or "columns" in document:
+        raise malformed("`rows` must be a list of objects, `columns` an object of lists")
+    refuse_too_many_rows(len(table), limit=limit)
+    if not all(isinstance(row, dict) for row in table):
+        raise malformed('each of `rows` must be an object like {"name": value}')
+    return table
 
 
 def _rows_of_columns(columns: Mapping[str, Any], *, limit: int) -> Sequence[Mapping[str, Any]]:

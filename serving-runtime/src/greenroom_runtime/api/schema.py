@@ -16,6 +16,7 @@ _TYPES: dict[Dtype, str] = {
 _SHOWN_CATEGORIES = 8
 _USER = {"type": ["string", "integer"], "description": "Who asks; chooses the version in a rollout."}
 _CONTEXT = {"type": "object", "description": "Attributes of who asks, for a rollout's rules."}
+_ROWS = "Features as /predict takes them; a row that does not fit is told so at its place in the answer."
 _PROBLEMS = {
     "400": "The body is no JSON.",
     "405": "Another method than POST.",
@@ -43,9 +44,6 @@ def request_schema(signature: Signature) -> dict[str, Any]:
 def describe_operations(signature: Signature | None) -> dict[str, Any]:
     """Return the OpenAPI path items of ``/predict`` and ``/predict/batch``; without a version no features."""
     features: dict[str, Any] = _features(signature) if signature else {"type": "object"}
-    columns = {
-        name: {"type": "array", "items": schema} for name, schema in features.get("properties", {}).items()
-    }
     request = {"type": "object", "additionalProperties": False}
     one = {
         **request,
@@ -55,8 +53,12 @@ def describe_operations(signature: Signature | None) -> dict[str, Any]:
     many = {
         **request,
         "properties": {
-            "rows": {"type": "array", "items": features},
-            "columns": {**features, "properties": columns} if columns else features,
+            "rows": {"type": "array", "items": {"type": "object"}, "description": _ROWS},
+            "columns": {
+                "type": "object",
+                "additionalProperties": {"type": "array"},
+                "description": "The same rows by column; all of one length.",
+            },
             "user_id": _USER,
             "user_ids": {"type": "array", "items": {"type": ["string", "integer", "null"]}},
             "context": _CONTEXT,

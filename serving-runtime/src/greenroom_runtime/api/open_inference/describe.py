@@ -13,7 +13,7 @@ _ANY_SIZE = -1
 _EXAMPLES: dict[str, Any] = {"FP32": 0.5, "FP64": 0.5, "INT64": 1, "BYTES": "text", "BOOL": True}
 _NAME = {"type": "string"}
 _OBJECT = {"type": "object"}
-_PARAMETERS = {"type": "object", "additionalProperties": True}
+_PARAMETERS = {"type": ["object", "null"], "additionalProperties": True}
 
 
 def model_metadata(model: str, layout: Layout, *, versions: Sequence[str]) -> dict[str, Any]:
@@ -162,10 +162,10 @@ def _described(layout: Layout | None) -> dict[str, Any]:
         "type": "object",
         "properties": {
             "id": _NAME,
-            "model_name": _NAME,
+            "model_name": {"description": "Ignored: the path names the model."},
             "parameters": _PARAMETERS,
             "inputs": {"type": "array", "items": tensor, "minItems": 1},
-            "outputs": {"type": "array", "items": output},
+            "outputs": {"type": ["array", "null"], "items": output},
         },
         "required": ["inputs"],
         "additionalProperties": False,
