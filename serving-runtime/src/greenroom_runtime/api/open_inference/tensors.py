@@ -163,6 +163,11 @@ def columns(elements: Elements, *, nan_is_null: Sequence[bool]) -> list[list[Any
     width = len(nan_is_null)
     if isinstance(elements, list):
         return [elements] if width == 1 else [elements[index::width] for index in range(width)]
+    if elements.size == width:  # of one row numpy would cost more than it saves
+        return [
+            [None if null and value != value else value]  # noqa: PLR0124 only NaN is not itself
+            for value, null in zip(elements.tolist(), nan_is_null, strict=True)
+        ]
     matrix = elements.reshape(-1, width)
     if matrix.dtype.kind == "f":
         absent = np.isnan(matrix)
