@@ -1,12 +1,14 @@
 """The order of preparations, in this process."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from greenroom_runtime.contract.config import Proof
 from greenroom_runtime.models.batching import Batcher
 from greenroom_runtime.models.residents import Residents
 from greenroom_runtime.models.session import ModelSession
+from greenroom_runtime.models.source import FileStat
 from greenroom_runtime.models.store import BundleStore
 from tests.support.serving import DEADLINE_SECONDS, flags
 
@@ -19,7 +21,7 @@ class Stubborn:
     def __init__(self) -> None:
         self.asked, self.given_up = asyncio.Event(), asyncio.Event()
 
-    async def size(self, version: str, path: str) -> int:
+    async def stat(self, version: str, path: str) -> FileStat:
         """Wait until cancelled, and then a second time."""
         assert version, path
         self.asked.set()
@@ -30,9 +32,9 @@ class Stubborn:
             await asyncio.Future()
         raise AssertionError
 
-    async def read(self, version: str, path: str, *, start: int, length: int) -> bytes:
+    def stream(self, version: str, path: str, *, start: int, begun: FileStat) -> AsyncGenerator[bytes, None]:
         """Never be asked."""
-        raise AssertionError(version, path, start, length)
+        raise AssertionError(version, path, start, begun)
 
 
 def _load_nothing(version: str, session: ModelSession, row_seconds: float) -> Batcher:
