@@ -134,6 +134,7 @@ def test_a_disk_that_stays_full_is_no_hindrance(tmp_path: Path) -> None:
         with prediction_log(disk / "log") as log:
             for number in range(100):
                 log.write(record(number))
+            wait_until(lambda: log.report().error)
             log.close(0.1)
             assert total(log) == Counts(dropped=100)
             assert "No space" in log.report().error

@@ -257,7 +257,9 @@ def test_the_accounts_are_the_truth(tmp_path: Path, seed: int) -> None:
             assert number_of(total(log)) == written
             wait_until(lambda: not log._queue.waiting)
         there.open.set()
+        wait_until(lambda: not len(log._writer._batch))
         log.close(random.choice([0.0, 0.2]))
+        log._writer._thread.join()  # no time at all is not enough for sealing the last segment
         counts = total(log)
     received = {identity for identity, kind in there.ids() if kind == "response"}
     left = {line["id"] for line in lines(tmp_path)}
