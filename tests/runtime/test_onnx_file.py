@@ -1,15 +1,19 @@
 """ONNX files that reach outside of themselves are refused before onnxruntime sees them."""
 
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from greenroom_runtime.contract.report import FailureReason
 from greenroom_runtime.models.failures import VersionError
-from greenroom_runtime.models.onnx_file import refuse_external_data
+from greenroom_runtime.models.onnx_file import read_outline, refuse_external_data
 from tests.support.bundles import classifier_graph, endless_graph, regressor_graph, with_external_data
 
 
@@ -80,3 +84,47 @@ def test_garbage_is_not_loadable(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(VersionError) as caught:
         refuse_external_data(path)
     assert caught.value.failure.reason is FailureReason.NOT_LOADABLE
+
+
+def test_the_outline_is_what_onnx_itself_reads(tmp_path: Path) -> None:
+    """Names, types and shapes of inputs and outputs are those of the onnx package."""
+    for model in (classifier_graph(0.0), regressor_graph(0.0), endless_graph()):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(model)
+        outline, graph = read_outline(path), onnx.load_from_string(model).graph
+        assert outline.name == graph.name
+        for ours, theirs in zip(
+            [*outline.inputs, *outline.outputs], [*graph.input, *graph.output], strict=True
+        ):
+            tensor = theirs.type.tensor_type
+            dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+            assert (ours.name, ours.is_tensor) == (theirs.name, True)
+            assert ours.dtype == ("string" if dtype == np.object_ else dtype.name)
+            assert ours.shape == tuple(one.dim_value or None for one in tensor.shape.dim)
+
+
+def test_weights_are_no_inputs(tmp_path: Path) -> None:
+    """Before IR version 4 a graph listed its weights among its inputs; nobody has to give those."""
+    proto = onnx.load_from_string(regressor_graph(0.0))
+    for weights in proto.graph.initializer:
+        told = helper.make_tensor_value_info(weights.name, weights.data_type, list(weights.dims))
+        proto.graph.input.append(told)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    assert [value.name for value in read_outline(path).inputs] == ["x"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_no_damage_makes_the_reader_fail_otherwise(data: st.DataObject) -> None:
+    """A model with bytes flipped, cut or put in is read, or refused as a version; nothing else happens."""
+    model = bytearray(data.draw(st.sampled_from([classifier_graph(0.0), endless_graph()])))
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(0, len(model) - 1))
+        model[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "model.onnx"
+        path.write_bytes(model[: data.draw(st.integers(1, len(model)))])
+        for read in (read_outline, refuse_external_data):
+            with suppress(VersionError):
+                read(path)
