@@ -125,6 +125,8 @@ async def test_inputs_of_one_column_are_features(store: BundleStore, tmp_path: P
         (foreign.summing_onnx({"x": [None, 3]}), "not one answer a row", "float32 [?, 3]"),
         (foreign.summing_onnx({"x": [None, 1]}, outputs=3), "which outputs are the answer", "output_2"),
         (foreign.summing_onnx({"x_0": [None, 1], "x": [None, 2]}), "declared twice", ""),
+        (foreign.summing_onnx({"n" * 300: [None, 1]}), "at most 256 characters", "nnn"),
+        (foreign.scoring_onnx([None, 20_000]), "at most 10000 items", ""),
     ],
     ids=[
         "zipmap",
@@ -136,6 +138,8 @@ async def test_inputs_of_one_column_are_features(store: BundleStore, tmp_path: P
         "matrix out",
         "outputs",
         "names",
+        "long name",
+        "too wide",
     ],
 )
 async def test_what_does_not_fit_is_told_with_the_remedy(

@@ -42,6 +42,16 @@ def signature_of(graph: GraphOutline, *, given: Inputs | None) -> tuple[Signatur
     """
     if not graph.inputs or not graph.outputs:
         raise _unfit("the graph has no inputs or no outputs")
+    try:
+        return _signature(graph, given=given), _batching(graph.inputs)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        message = f"no signature can be made of the graph: {place + ': ' if place else ''}{first['msg']}"
+        raise _unfit(message, found=str(first["input"])[:200] if place else "") from error
+
+
+def _signature(graph: GraphOutline, *, given: Inputs | None) -> Signature:
     named = _columns_by_input(graph, given)
     tensors: list[Tensor] = []
     features: list[Feature] = []
@@ -52,11 +62,7 @@ def signature_of(graph: GraphOutline, *, given: Inputs | None) -> tuple[Signatur
         ours = _features(value.name, dtype=dtype, columns=columns, width=width)
         features.extend(ours)
         tensors.append(Tensor(name=value.name, dtype=dtype, features=tuple(one.name for one in ours)))
-    try:
-        signature = Signature(features=tuple(features), tensors=tuple(tensors), outputs=_outputs(graph))
-    except ValidationError as error:
-        raise _unfit(f"no signature can be made of the graph: {error.errors()[0]['msg']}") from error
-    return signature, _batching(graph.inputs)
+    return Signature(features=tuple(features), tensors=tuple(tensors), outputs=_outputs(graph))
 
 
 def _columns_by_input(graph: GraphOutline, given: Inputs | None) -> dict[str, tuple[Column, ...]]:
