@@ -8,9 +8,10 @@ import pytest
 
 from greenroom_runtime.contract.report import FailureReason, VersionState
 from greenroom_runtime.models.failures import SourceUnreachableError, VersionError
-from greenroom_runtime.models.source import UnsupportedSourceError, open_source
+from greenroom_runtime.models.source import DirectorySource, UnsupportedSourceError, open_source
 from greenroom_runtime.models.store import BundleStore
 from tests.support.bundles import bundle_digest, write_classifier
+from tests.support.foreign import large_onnx, write_plain
 from tests.support.serving import ServingProcess, flags
 from tests.support.web import WebServer, web_server, write_certificate
 
@@ -172,6 +173,36 @@ async def test_without_etags_a_file_is_begun_anew(web: WebServer, store: BundleS
     web.faults.cut_after = None
     assert (await store.obtain("v1", pinned=None)).version == "v1"
     assert web.ranges_asked(BIG) == ["", ""]
+
+
+async def test_a_plain_model_goes_on_too(
+    web: WebServer, store: BundleStore, source: Path, tmp_path: Path
+) -> None:
+    """No digest says what its bytes should be, so its ETag decides; the parts are as good as the whole."""
+    write_plain(source, "plain", large_onnx(6))
+    whole = await BundleStore(tmp_path / "whole", source=DirectorySource(source)).obtain("plain", pinned=None)
+    web.faults.cut_after = CUT
+    with pytest.raises(SourceUnreachableError):
+        await store.obtain("plain", pinned=None)
+    web.faults.cut_after = None
+    stored = await store.obtain("plain", pinned=whole.digest)
+    assert stored.digest == whole.digest
+    assert web.ranges_asked("model.onnx")[-1].startswith("bytes=")
+
+
+async def test_a_plain_model_that_changed_is_never_mixed(
+    web: WebServer, store: BundleStore, source: Path, tmp_path: Path
+) -> None:
+    """Half of one file and half of another would be a model that nobody has made."""
+    write_plain(source, "plain", large_onnx(6))
+    web.faults.cut_after = CUT
+    with pytest.raises(SourceUnreachableError):
+        await store.obtain("plain", pinned=None)
+    web.faults.cut_after = None
+    (source / "plain" / "model.onnx").write_bytes(large_onnx(7))
+    stored = await store.obtain("plain", pinned=None)
+    whole = await BundleStore(tmp_path / "whole", source=DirectorySource(source)).obtain("plain", pinned=None)
+    assert stored.digest == whole.digest
 
 
 async def test_another_manifest_begins_anew(web: WebServer, store: BundleStore, source: Path) -> None:

@@ -73,6 +73,25 @@ def scoring_onnx(shape: Sequence[int | str | None]) -> bytes:
     return serialized(graph)
 
 
+def large_onnx(mebibytes: int) -> bytes:
+    """Return a graph like ``scoring_onnx([None, 3])`` whose weights take this much."""
+    weights = np.random.default_rng(3).normal(size=(3, mebibytes * 2**18 // 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "weights"], ["product"]),
+            helper.make_node("ReduceSum", ["product", "axis"], ["value"], keepdims=1),
+        ],
+        "large",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 3])],
+        [helper.make_tensor_value_info("value", TensorProto.FLOAT, [None, 1])],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([1], dtype=np.int64), "axis"),
+        ],
+    )
+    return serialized(graph)
+
+
 def several_inputs_onnx() -> bytes:
     """Return a graph that adds three inputs of one column each: what skl2onnx makes of a frame."""
     graph = helper.make_graph(
