@@ -84,13 +84,14 @@ def test_serve_takes_a_plain_onnx_directory(state: Path, tmp_path: Path) -> None
     assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
 
 
-def test_serve_takes_an_mlflow_directory(state: Path, tmp_path: Path) -> None:
-    """By the columns of its signature."""
-    place = write_mlflow(tmp_path / "runs", "v7", classifier_onnx(), inputs=COLUMNS)
+@pytest.mark.parametrize("beside", ["runs", "."], ids=["elsewhere", "beside the temporary files"])
+def test_serve_takes_an_mlflow_directory(beside: str, state: Path, tmp_path: Path) -> None:
+    """By the columns of its signature, wherever it lies."""
+    place = write_mlflow(tmp_path / beside, "v7", classifier_onnx(), inputs=COLUMNS)
     with Command("serve", str(place), "--port", "0", state=state) as command:
         command.wait_for(f"proving v7, an MLflow model in {place}")
         answer = predict(command.wait_for_url(), {"age": 1.0, "income": 1.0, "visits": 1})
-        assert (answer["version"], answer["model"]) == ("v7", "runs")
+        assert (answer["version"], answer["model"]) == ("v7", place.parent.name)
 
 
 def test_serve_takes_a_bundle_under_another_name(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from greenroom.local.errors import LocalError
 from greenroom.local.process import LocalRuntime, curl_line
@@ -69,13 +69,15 @@ def source_of(place: Path) -> Iterator[tuple[Path, str]]:
     """Yield a source that holds the directory as a version, and the version's name.
 
     A directory whose name is no version's (``my_model``) goes by the version that its bundle says, or as
-    ``v1``: through a link, nothing is copied.
+    ``v1``: through a link, nothing is copied. So does one beside the directory for temporary files, in which
+    the runtime keeps its own: a source may not hold that.
     """
-    if _is_version(place.name):
+    apart = not Path(gettempdir()).resolve().is_relative_to(place.parent)
+    if _is_version(place.name) and apart:
         yield place.parent, place.name
         return
     packaged = str(_manifest(place).get("version", ""))
-    chosen = packaged if _is_version(packaged) else _UNNAMED
+    chosen = next((name for name in (place.name, packaged) if _is_version(name)), _UNNAMED)
     with TemporaryDirectory(prefix="greenroom-source-") as source:
         (Path(source) / chosen).symlink_to(place)
         yield Path(source), chosen
