@@ -1,6 +1,9 @@
 """The prediction log's way to others: an HTTP receiver and an object store, well, slow, failing and dead."""
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -32,6 +35,21 @@ from tests.support.predictions import (
     wait_until,
 )
 from tests.support.s3 import CREDENTIALS, S3Server, s3_server
+
+# Logs in small pieces and says how many records are acknowledged; ends only when it is killed.
+_SENDING = """
+import sys, time
+from pathlib import Path
+from tests.support.predictions import prediction_log, record, total
+with prediction_log(Path(sys.argv[1]), sink="Http", uri=sys.argv[2]) as log:
+    number = 0
+    while True:
+        for number in range(number, number + 5):
+            log.write(record(number))
+        number += 1
+        print(total(log).logged, flush=True)
+        time.sleep(0.002)
+"""
 
 
 @dataclass
@@ -284,6 +302,24 @@ def test_what_was_not_sent_is_sent_by_the_next_process(tmp_path: Path) -> None:
         assert there.ids() == both(*range(10))
         assert total(after) == Counts()
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_a_killed_process_s_records_arrive(tmp_path: Path) -> None:
+    """After SIGKILL in the middle of sending the next process sends the rest, with no gap in between."""
+    with receiver() as there:
+        with subprocess.Popen(
+            [sys.executable, "-c", _SENDING, str(tmp_path), there.url], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            told = next(line for line in process.stdout if int(line) >= 50)
+            process.send_signal(signal.SIGKILL)
+        with prediction_log(tmp_path, sink="Http", uri=there.url) as log:
+            wait_until(lambda: not list(tmp_path.glob("0*")), told=log.report)
+            assert total(log) == Counts()
+        numbers = sorted({int(identity.removeprefix("request-")) for identity, _ in there.ids()})
+    assert int(told) <= len(numbers)
+    assert numbers == list(range(len(numbers)))
+    assert there.ids().keys() == both(*numbers).keys()
 
 
 def test_segments_that_vanish_are_dropped(tmp_path: Path) -> None:
