@@ -1,5 +1,6 @@
 """Each kind of source, and downloads that are cut."""
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -286,3 +287,30 @@ def test_an_incomplete_environment_is_told_at_the_start(monkeypatch: pytest.Monk
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     with pytest.raises(UnsupportedSourceError, match="Account must be specified"):
         open_source("az://container/prefix", environment={})
+
+
+async def test_a_stage_of_another_boot_is_begun_anew(
+    web: WebServer, store: BundleStore, tmp_path: Path
+) -> None:
+    """What a crashed machine has left of an unsynced file may be anything, its length notwithstanding."""
+    web.faults.cut_after = CUT
+    with pytest.raises(SourceUnreachableError):
+        await store.obtain("v1", pinned=None)
+    web.faults.cut_after = None
+    record = tmp_path / "models" / ".stage-v1" / "record.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "boot": "another"}))
+    assert (await store.obtain("v1", pinned=None)).version == "v1"
+    assert web.ranges_asked(BIG) == ["", ""]
+
+
+@pytest.mark.parametrize("record", [b"", b"\xff", b"[]", b'{"boot": 1}'])
+async def test_a_spoilt_record_is_begun_anew(
+    record: bytes, web: WebServer, store: BundleStore, tmp_path: Path
+) -> None:
+    """A record that was cut in its own writing costs the stage, no more."""
+    web.faults.cut_after = CUT
+    with pytest.raises(SourceUnreachableError):
+        await store.obtain("v1", pinned=None)
+    web.faults.cut_after = None
+    (tmp_path / "models" / ".stage-v1" / "record.json").write_bytes(record)
+    assert (await store.obtain("v1", pinned=None)).version == "v1"

@@ -7,8 +7,10 @@ since the last boot, because what a crashed machine has left of an unsynced file
 
 import hashlib
 import os
+import secrets
 import shutil
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -34,6 +36,15 @@ class _Begun(BaseModel):
     """Of each file that was begun, the source's identity."""
 
 
+@cache
+def _boot_id() -> str:
+    """Return what this boot is called; where the kernel does not say, this process is all that is trusted."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return secrets.token_hex()
+
+
 class Stage:
     """One version's unfinished files."""
 
@@ -41,7 +52,7 @@ class Stage:
         """Take up what is there if it is of the same origin, else begin anew."""
         self._directory = directory
         self.files = directory / _FILES
-        fresh = _Begun(boot=_BOOT_ID.read_text().strip(), origin=origin)
+        fresh = _Begun(boot=_boot_id(), origin=origin)
         found = self._read_record()
         self._begun = found or fresh
         if (self._begun.boot, self._begun.origin) != (fresh.boot, fresh.origin) or found is None:
