@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from skl2onnx import to_onnx
+from sklearn.ensemble import StackingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 
 from greenroom_runtime.contract.report import FailureReason, VersionState
 from greenroom_runtime.models.failures import VersionError
@@ -71,6 +76,27 @@ async def test_classes_are_read_from_the_graph(store: BundleStore, tmp_path: Pat
     """The graph's own classifier knows what its probabilities are of."""
     stored = await obtain(store, tmp_path, foreign.classifier_onnx())
     assert stored.bundle.signature.outputs.classes == ("high", "low")
+
+
+async def test_a_stack_s_inner_classes_are_not_taken_for_its_own(store: BundleStore, tmp_path: Path) -> None:
+    """Inner classifiers number the classes themselves; the stack's are then told by number, never wrongly."""
+    stack = StackingClassifier([("inner", LogisticRegression())], final_estimator=GaussianNB(), cv=2).fit(
+        MATRIX, np.where(foreign.NAMES == "high", 5, 7)
+    )
+    model = to_onnx(stack, MATRIX[:1], options={id(stack): {"zipmap": False}}).SerializeToString()
+    assert b"classlabels" in model
+    stored = await obtain(store, tmp_path, model)
+    assert stored.bundle.signature.outputs.probabilities is not None
+    assert stored.bundle.signature.outputs.classes is None
+
+
+async def test_open_columns_are_counted_by_the_signature(store: BundleStore, tmp_path: Path) -> None:
+    """A graph that takes any number of columns is served with those that MLflow's signature names."""
+    model = foreign.scoring_onnx([None, "features"])
+    foreign.write_mlflow(tmp_path / "source", "v1", model, inputs=foreign.COLUMNS)
+    stored = await store.obtain("v1", pinned=None)
+    session = ModelSession(stored.path, bundle=stored.bundle)
+    assert session.predict([{"age": 1.0, "income": 2.0, "visits": 3}])[0].prediction == 6.0
 
 
 async def test_the_same_bytes_have_the_same_digest(tmp_path: Path) -> None:

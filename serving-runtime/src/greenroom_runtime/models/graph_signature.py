@@ -212,15 +212,12 @@ def _column_named(value: GraphValue) -> GraphValue:
 def _classes(
     graph: GraphOutline, *, label: GraphValue, probabilities: GraphValue
 ) -> tuple[Value, ...] | None:
-    """Return the labels in the order of the probabilities, where the graph's only classifier tells them."""
+    """Return the labels in the order of the probabilities, where the classifier itself tells them."""
+    labels = graph.class_labels.get(label.name, ())
     wanted = str if label.dtype == "string" else int
     width = probabilities.shape[1] if probabilities.shape else None
-    fitting = [
-        labels
-        for labels in graph.class_labels
-        if labels and width in (None, len(labels)) and all(type(one) is wanted for one in labels)
-    ]
-    return fitting[0] if len(fitting) == 1 else None
+    fits = width in (None, len(labels)) and all(type(one) is wanted for one in labels)
+    return labels if labels and fits else None
 
 
 def _spelled(value: GraphValue) -> str:

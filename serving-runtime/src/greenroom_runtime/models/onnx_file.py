@@ -9,7 +9,7 @@ A large file takes its time, and one that shrinks meanwhile ends the process: no
 
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,8 @@ _TENSOR_TYPES = {
     13: "uint64",
     16: "bfloat16",
 }
+_PASSING_ON = frozenset({"Cast", "Identity", "Reshape", "Squeeze"})
+"""Operators whose first output says the same as their first input."""
 _OTHER_TYPES = {4: "sequence", 5: "map", 8: "sparse tensor", 9: "optional"}
 
 _OPSET = re.compile(r"Opset (\d+) is under development.*for domain (\S+) is till opset (\d+)", re.DOTALL)
@@ -80,8 +82,8 @@ class GraphOutline:
     inputs: tuple[GraphValue, ...]
     """Those that a caller must give."""
     outputs: tuple[GraphValue, ...]
-    class_labels: tuple[tuple[str | int, ...], ...]
-    """What the graph's classifiers call their classes, each list once."""
+    class_labels: Mapping[str, tuple[str | int, ...]]
+    """Of outputs that are a classifier's label as it is: what that classifier calls its classes."""
 
 
 def refuse_external_data(path: Path) -> None:
@@ -176,13 +178,14 @@ class _Outliner:
         graph = graphs[0]
         constants = {self._text(tensor, 8) for tensor in self._children(graph, 5)}
         inputs = [self._value(extent) for extent in self._children(graph, 11)]
-        labels = {found: None for node in self._children(graph, 1) for found in self._class_labels(node)}
+        outputs = tuple(self._value(extent) for extent in self._children(graph, 12))
+        labels = self._class_labels(graph)
         return GraphOutline(
             name=self._text(graph, 2),
             producer=f"{self._text(model, 2)} {self._text(model, 3)}".strip(),
             inputs=tuple(value for value in inputs if value.name not in constants),
-            outputs=tuple(self._value(extent) for extent in self._children(graph, 12)),
-            class_labels=tuple(labels),
+            outputs=outputs,
+            class_labels={one.name: labels[one.name] for one in outputs if one.name in labels},
         )
 
     def _value(self, extent: _Extent) -> GraphValue:
@@ -208,11 +211,26 @@ class _Outliner:
             shape=tuple(size if size > 0 else None for size in dimensions) if shapes else None,
         )
 
-    def _class_labels(self, node: _Extent) -> Iterator[tuple[str | int, ...]]:
+    def _class_labels(self, graph: _Extent) -> dict[str, tuple[str | int, ...]]:
+        """Return the labels of each value that is a label; nodes are in the order in which they run.
+
+        Of a stack of classifiers the inner ones count numbers of their own, so only what reaches an output
+        unchanged says something about it.
+        """
+        known: dict[str, tuple[str | int, ...]] = {}
+        for node in self._children(graph, 1):
+            passing = self._text(node, 4) in _PASSING_ON
+            labels = known.get(self._first(node, 1), ()) if passing else self._own_labels(node)
+            if labels:
+                known[self._first(node, 2)] = labels
+        return known
+
+    def _own_labels(self, node: _Extent) -> tuple[str | int, ...]:
         for attribute in self._children(node, 5):
             if self._text(attribute, 1).startswith("classlabels_"):
                 texts = tuple(self._read(extent) for extent in self._children(attribute, 9))
-                yield texts or tuple(self._numbers(attribute, 8))
+                return texts or tuple(self._numbers(attribute, 8))
+        return ()
 
     def _children(self, extent: _Extent, wanted: int) -> list[_Extent]:
         return [
@@ -220,6 +238,10 @@ class _Outliner:
             for number, _, content in _fields(self._data, *extent)
             if number == wanted and content is not None
         ]
+
+    def _first(self, extent: _Extent, wanted: int) -> str:
+        found = self._children(extent, wanted)
+        return self._read(found[0]) if found else ""
 
     def _text(self, extent: _Extent, wanted: int) -> str:
         found = self._children(extent, wanted)
