@@ -4,17 +4,15 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 
 import structlog
-import uvicorn
 
 from greenroom_runtime.api.admin import build_admin
 from greenroom_runtime.api.exchange import Admission, Application, Endpoint, Reply, Request
@@ -33,43 +31,16 @@ from greenroom_runtime.models.source import open_source
 from greenroom_runtime.models.store import BundleStore
 from greenroom_runtime.predictions.log import PredictionLog, open_log
 from greenroom_runtime.routing.flag_file import FlagFile
+from greenroom_runtime.server import Server, listen, serving
 from greenroom_runtime.settings import Settings
 from greenroom_runtime.tracing import open_tracing
 
 log = structlog.get_logger(__name__)
 
-_KEEP_ALIVE_SECONDS = 75
-"""Longer than clients and proxies keep idle connections, so that it is they who close."""
-_FINISH_SECONDS = 30
-"""How long requests that are running after the drain may take."""
 _FLUSH_SECONDS = 5.0
 """How long the end may take to write and send what is left of records, and then of traces."""
 _MAX_VERSIONS = 64
 """In a report."""
-
-
-class Server(uvicorn.Server):
-    """A uvicorn server among others in one process: signals are the process's own business."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer, and say so."""
-        await super().startup(sockets)
-        self.listening.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signal handlers as they are."""
-        yield
-
-    def close_connections(self) -> None:
-        """Let each further answer say ``Connection: close``, so that clients move on before the end."""
-        header = (b"connection", b"close")
-        self.config.encoded_headers.append(header)
-        self.server_state.default_headers.append(header)
 
 
 class Runtime:
@@ -145,10 +116,10 @@ class Runtime:
             pod=self.report,
         )
         with (
-            _listen(self.config.host, self.config.http_port) as http_socket,
-            _listen(self.config.host, self.config.admin_port) as admin_socket,
+            listen(self.config.host, self.config.http_port) as http_socket,
+            listen(self.config.host, self.config.admin_port) as admin_socket,
         ):
-            async with _serving(public, http_socket) as http, _serving(admin, admin_socket) as internal:
+            async with serving(public, http_socket) as http, serving(admin, admin_socket) as internal:
                 log.info(
                     "serving",
                     model=self.config.name,
@@ -265,39 +236,3 @@ async def _first(tasks: Collection[asyncio.Future[None]]) -> None:
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
-
-
-@contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    dualstack = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-    listening = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=dualstack)
-    with listening:
-        listening.setblocking(False)
-        yield listening
-
-
-@asynccontextmanager
-async def _serving(application: Application, listening: socket.socket) -> AsyncIterator[Server]:
-    """Serve the application; at the end finish what runs."""
-    server = Server(
-        uvicorn.Config(
-            application,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=_FINISH_SECONDS,
-        )
-    )
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        await server.listening.wait()
-        yield server
-    finally:
-        server.should_exit = True
-        await task

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import count
 from typing import Any, Protocol
 
 from greenroom_runtime.api.errors import CONTENT_TYPE, ProblemError
@@ -26,6 +27,9 @@ BODY_SECONDS = 30.0
 _SWEEP_SECONDS = 1.0
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
+_PROCESS = os.urandom(10).hex()
+"""Begins the id of each request that brings none: random once, since each time would be a system call."""
+_numbers = count(1)
 _ID_HEADER = names.HEADER_REQUEST_ID.lower().encode()
 _JSON = b"application/json"
 
@@ -211,7 +215,7 @@ def _request_id(headers: Mapping[bytes, bytes]) -> str:
     given = headers.get(_ID_HEADER)
     if given is not None and _SANE_ID.fullmatch(given):
         return given.decode()
-    return os.urandom(16).hex()
+    return f"{_PROCESS}{next(_numbers):012x}"
 
 
 def _sampled_trace(parent: bytes | None) -> str:
