@@ -14,14 +14,14 @@ import pytest
 
 from greenroom_runtime.api.exchange import Admission
 from greenroom_runtime.api.open_inference.endpoint import OpenInference
-from greenroom_runtime.api.predictor import Predictor
+from greenroom_runtime.api.predictor import Answer, Asked, Predictor
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.bundle import BUNDLE_FILE, Bundle
 from greenroom_runtime.contract.config import Limits
 from greenroom_runtime.contract.flags import Rollout, Rule
 from greenroom_runtime.metrics import Metrics
 from greenroom_runtime.models.batching import Batcher
-from greenroom_runtime.models.residents import LoadedVersion
+from greenroom_runtime.models.residents import LoadedVersion, Serving
 from greenroom_runtime.models.session import ModelSession
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier, write_regressor
 from tests.support.serving import ServingProcess, flags
@@ -325,20 +325,23 @@ def test_while_nothing_serves_it_is_alive_and_says_why(tmp_path: Path) -> None:
         _problem(httpx2.get(pod.url + "/v2/models/churn"), 503, "not-ready")
 
 
+LOOKS_BEFORE_THE_SWAP = 10
+
+
 class _Swapping:
-    """Residents of two versions, of which the second becomes production while rows are routed."""
+    """Residents of two versions, of which the second becomes production at the first look."""
 
     def __init__(self, source: Path) -> None:
-        self.ready = {name: _load(source / name) for name in ("v1", "v2")}
-        self.known_features = self.ready["v1"].session.door.names
-        self.sensitive_features: frozenset[str] = frozenset()
-        self._looks = 0
+        self._ready = {name: _load(source / name) for name in ("v1", "v2")}
+        self.looks = 0
 
     @property
-    def production(self) -> LoadedVersion:
-        """Return the version that answers; each row has at least one look."""
-        self._looks += 1
-        return self.ready["v1" if self._looks < 200 else "v2"]
+    def serving(self) -> Serving:
+        """Return who answers."""
+        self.looks += 1
+        production = self._ready["v1" if self.looks <= LOOKS_BEFORE_THE_SWAP else "v2"]
+        known = production.session.door.names
+        return Serving(production=production, ready=self._ready, known_features=known)
 
 
 def _load(directory: Path) -> LoadedVersion:
@@ -364,16 +367,14 @@ async def test_what_is_told_of_many_rows_is_bounded(tmp_path: Path) -> None:
 
 
 async def test_no_response_is_by_two_versions(tmp_path: Path) -> None:
-    """Rows between which production was swapped are refused: a response names one version for all of them."""
+    """Rows that are asked together look at the versions once: a swap meanwhile does not part them."""
     write_classifier(tmp_path, "v1")
     write_classifier(tmp_path, "v2")
     residents: Any = _Swapping(tmp_path)
     predictor = Predictor(model="churn", residents=residents, metrics=Metrics())
-    application = OpenInference(predictor=predictor, admission=Admission(limits=Limits()), version="1")
-    content = json.dumps(_request(300)).encode()
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(application)) as client:
-        refused = await client.post(f"http://pod{INFER}", content=content)
-        problem = _problem(refused, 503, "swapped")
-        assert "send them again" in problem["error"]
-        answered = await client.post(f"http://pod{INFER}", content=content)
-    assert (answered.status_code, answered.json()["model_version"]) == (200, "v2")
+    rows = [CLASSIFIER_ROWS[0]] * 300
+    asked = [Asked(f"r/{number}", 0.0) for number in range(300)]
+    residents.looks = LOOKS_BEFORE_THE_SWAP - 1
+    answers = await predictor.answer_rows(asked, rows, together=True)
+    assert {answer.version.name for answer in answers if isinstance(answer, Answer)} == {"v1"}
+    assert (await predictor.answer_row(asked[0], rows[0])).version.name == "v2"

@@ -9,6 +9,7 @@ import httpx2
 
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import Rollout, Rule
+from greenroom_runtime.contract.report import FailureReason
 from tests.support.bundles import CLASSIFIER_ROWS, CLASSIFIER_SIGNATURE, write_classifier
 from tests.support.serving import ServingProcess, flags
 
@@ -100,6 +101,21 @@ def test_sensitive_values_are_nowhere_on_the_disk(tmp_path: Path) -> None:
     assert str(SECRET_AGE) not in text
     assert "secret" not in text
     assert "unheard_of" not in text.replace("'unheard_of'", "")
+
+
+def test_production_that_has_left_the_document_keeps_its_secrets(tmp_path: Path) -> None:
+    """While its successor is not Ready the old version answers, and its sensitive features stay hidden."""
+    with _pod(tmp_path) as pod:
+        pod.flags.write(flags("v1"))
+        pod.wait_ready("v1")
+        pod.flags.write(flags("v9"))
+        pod.wait_failed("v9", FailureReason.NO_SUCH_VERSION)
+        answer = pod.predict({**ROW, "age": SECRET_AGE})
+        assert (answer.status_code, answer.json()["version"]) == (200, "v1")
+        assert pod.stop() == 0
+    (record,) = _records(tmp_path)
+    assert record["features"]["income"] == ROW["income"]
+    assert str(SECRET_AGE) not in json.dumps(record)
 
 
 def test_what_is_not_sampled_is_counted(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
-from typing import Any, Protocol, get_args
+from typing import Any, NamedTuple, Protocol, get_args
 
 import structlog
 
@@ -20,7 +20,7 @@ from greenroom_runtime.contract.bundle import Value
 from greenroom_runtime.contract.flags import DEFAULT_KEY, FlagStore
 from greenroom_runtime.metrics import Metrics
 from greenroom_runtime.models.door import Finding, Problem
-from greenroom_runtime.models.residents import LoadedVersion, Residents
+from greenroom_runtime.models.residents import LoadedVersion, Residents, Serving
 from greenroom_runtime.models.session import Prediction
 from greenroom_runtime.predictions.record import Record
 from greenroom_runtime.routing.router import Router, compile_router, sticky_key
@@ -86,6 +86,13 @@ class _Row:
     """Whether enough is told already of the rows before it that do not fit either."""
 
 
+class _Scene(NamedTuple):
+    """Who can answer, and who answers whom: one moment's, for all of a request."""
+
+    serving: Serving
+    router: Router | None
+
+
 class Log(Protocol):
     """Where records go."""
 
@@ -123,15 +130,18 @@ class Predictor:
 
         ProblemError: 404 for a version that no user is routed to, 503 for one that is not there yet.
         """
-        production = self.residents.production
+        return self._find(version, _Scene(self.residents.serving, self._router))
+
+    def _find(self, version: str, scene: _Scene) -> LoadedVersion:
+        production = scene.serving.production
         if version == "" or (production is not None and version == production.name):
             if production is None:
                 raise _not_ready(f"no version serves: {self.residents.waiting_for()}")
             return production
-        if self._router is None or version not in self._router.routable:
+        if scene.router is None or version not in scene.router.routable:
             detail = f"version {version!r} of {self.model!r} is not routable: it answers no user"
             raise ProblemError(status=HTTPStatus.NOT_FOUND, kind="no-such-version", detail=detail)
-        loaded = self.residents.ready.get(version)
+        loaded = scene.serving.ready.get(version)
         if loaded is None:
             raise _not_ready(f"version {version!r} is not ready in this pod")
         return loaded
@@ -139,7 +149,7 @@ class Predictor:
     async def answer_row(self, asked: Asked, features: Features) -> Answer:
         """Answer one row; ProblemError where that cannot be."""
         row = _Row(asked, features)
-        self._route(row)
+        self._route(row, _Scene(self.residents.serving, self._router))
         if row.problem is None and row.version is not None:
             try:
                 self._take(row, await row.version.batcher.predict(features))
@@ -178,60 +188,48 @@ class Predictor:
         self._count(row)
 
     async def _route_many(self, rows: Sequence[_Row], *, together: bool) -> None:
-        findings = 0
+        scene, findings = _Scene(self.residents.serving, self._router), 0
         for number, row in enumerate(rows):
             await _let_others(number)
             row.brief = findings >= _MAX_FINDINGS
-            self._route(row)
+            self._route(row, scene)
             if row.problem is not None:
                 findings += len(row.problem.extra.get("errors", ()))
         if together and any(row.reason == REASON_FALLBACK for row in rows):
             for number, row in enumerate(rows):
                 await _let_others(number)
                 if row.reason not in (REASON_FALLBACK, REASON_DEFAULT):
-                    self._fall_back(row)
+                    self._fall_back(row, scene.serving)
 
-    def _route(self, row: _Row) -> None:
+    def _route(self, row: _Row, scene: _Scene) -> None:
         """Choose the version and check the features against it; what hinders goes into the row."""
+        serving, router = scene.serving, scene.router
         try:
-            production = self.find()
+            production = self._find("", scene)
             if row.asked.version:
-                row.version, row.reason = self.find(row.asked.version), REASON_PATH
+                row.version, row.reason = self._find(row.asked.version, scene), REASON_PATH
                 row.role = PRODUCTION if row.version is production else ROLLOUT
-                self._check(row)
+                _check(row, serving)
                 return
         except ProblemError as problem:
             row.problem = problem
             return
-        router = self._router
         decision = router.choose(_key(row.asked, router.key), row.asked.context) if router else None
         if decision is None or decision.reason == REASON_DEFAULT:
             row.version, row.role, row.reason = production, PRODUCTION, REASON_DEFAULT
-            self._check(row)
+            _check(row, serving)
             return
-        rollout = self.residents.ready.get(decision.version)
-        if rollout is not None and rollout.session.door.fits(
-            row.features, known=self.residents.known_features
-        ):
+        rollout = serving.ready.get(decision.version)
+        if rollout is not None and rollout.session.door.fits(row.features, known=serving.known_features):
             row.version, row.role, row.reason = rollout, ROLLOUT, decision.reason
         else:
-            self._fall_back(row)
+            self._fall_back(row, serving)
 
-    def _fall_back(self, row: _Row) -> None:
-        row.version, row.role, row.reason = self.residents.production, PRODUCTION, REASON_FALLBACK
-        self._check(row)
+    def _fall_back(self, row: _Row, serving: Serving) -> None:
+        row.version, row.role, row.reason = serving.production, PRODUCTION, REASON_FALLBACK
+        _check(row, serving)
         if row.problem is None:
             self.metrics.counts.fallbacks += 1
-
-    def _check(self, row: _Row) -> None:
-        known = self.residents.known_features
-        if row.version is None or row.version.session.door.fits(row.features, known=known):
-            return
-        if row.brief:
-            detail = "the features do not fit the model's signature either: see the rows before"
-            row.problem = ProblemError(status=HTTPStatus.UNPROCESSABLE_ENTITY, kind="features", detail=detail)
-        else:
-            row.problem = unfit(row.version.session.door.findings(row.features, known=known))
 
     async def _infer_many(self, rows: Sequence[_Row]) -> None:
         groups: dict[LoadedVersion, list[_Row]] = {}
@@ -290,8 +288,8 @@ class Predictor:
                 None if prediction is None else prediction.probabilities,
                 version.session.bundle.signature.outputs.classes if version is not None else None,
                 "" if problem is None else problem.record,
-                self.residents.sensitive_features,
-                None if problem is None else self.residents.known_features,
+                self.residents.serving.sensitive_features,
+                None if problem is None else self.residents.serving.known_features,
                 asked.size,
             )
         )
@@ -304,6 +302,18 @@ class Predictor:
         problem = ProblemError(status=HTTPStatus.INTERNAL_SERVER_ERROR, kind="model-failed", detail=detail)
         problem.__cause__ = error
         return problem
+
+
+def _check(row: _Row, serving: Serving) -> None:
+    """Refuse the row where its features do not fit the version."""
+    known = serving.known_features
+    if row.version is None or row.version.session.door.fits(row.features, known=known):
+        return
+    if row.brief:
+        detail = "the features do not fit the model's signature either: see the rows before"
+        row.problem = ProblemError(status=HTTPStatus.UNPROCESSABLE_ENTITY, kind="features", detail=detail)
+    else:
+        row.problem = unfit(row.version.session.door.findings(row.features, known=known))
 
 
 def _key(asked: Asked, name: str) -> str:

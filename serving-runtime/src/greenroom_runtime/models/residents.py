@@ -72,6 +72,20 @@ class LoadedVersion:
     """Through which requests reach the session."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """Who can answer at one moment. A request that looks more than once looks at the same one."""
+
+    production: LoadedVersion | None = None
+    """The version that answers."""
+    ready: Mapping[str, LoadedVersion] = field(default_factory=dict)
+    """Every resident version that could answer, by name."""
+    known_features: frozenset[str] = frozenset()
+    """Features that any of these takes."""
+    sensitive_features: frozenset[str] = frozenset()
+    """Those whose values may not be shown, since one of these says so."""
+
+
 @dataclass(kw_only=True)
 class _Resident:
     """What is known of one version. A Failed one tried again stays Failed until it gets further."""
@@ -118,19 +132,18 @@ class Residents:
     """Makes what stands before a version's session, given what a row alone takes in seconds."""
     on_swap: Callable[[LoadedVersion], None] = lambda _: None
     on_departure: Callable[[str], None] = lambda _: None
-    production: LoadedVersion | None = None
-    """The version that answers now. One assignment swaps it."""
+    serving: Serving = Serving()
+    """One assignment swaps it."""
     flags: FlagStore | None = None
     """The newest valid document, obeyed or on the way."""
-    ready: Mapping[str, LoadedVersion] = field(default_factory=dict)
-    """Every version that could answer, by name."""
-    known_features: frozenset[str] = frozenset()
-    """Features that any of these takes."""
-    sensitive_features: frozenset[str] = frozenset()
-    """Those whose values may not be shown, since one of these says so."""
     _residents: dict[str, _Resident] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _previous: str = ""
+
+    @property
+    def production(self) -> LoadedVersion | None:
+        """The version that answers now; None before the first."""
+        return self.serving.production
 
     @property
     def revision(self) -> str:
@@ -311,18 +324,25 @@ class Residents:
 
     def _settle(self) -> None:
         """Let production be what the document says, as soon as that is Ready."""
-        self.ready = {name: held.loaded for name, held in self._residents.items() if held.loaded}
-        doors = [version.session.door for version in self.ready.values()]
-        self.known_features = frozenset().union(*(door.names for door in doors))
-        self.sensitive_features = frozenset().union(*(door.sensitive for door in doors))
-        if self.flags is None:
-            return
-        wanted = self._residents[self.flags.production]
-        if wanted.loaded is not None and wanted.loaded is not self.production:
-            self._swap(wanted.loaded)
+        before, wanted = self.production, self._wanted()
+        ready = {name: held.loaded for name, held in self._residents.items() if held.loaded}
+        production = wanted or before
+        # Production goes on answering after it has left the document, until its successor is Ready.
+        doors = [one.session.door for one in {*ready.values(), *([production] if production else [])}]
+        self.serving = Serving(
+            production=production,
+            ready=ready,
+            known_features=frozenset().union(*(door.names for door in doors)),
+            sensitive_features=frozenset().union(*(door.sensitive for door in doors)),
+        )
+        if wanted is not None and wanted is not before:
+            self._end_swap(before, wanted)
 
-    def _swap(self, wanted: LoadedVersion) -> None:
-        before, self.production = self.production, wanted
+    def _wanted(self) -> LoadedVersion | None:
+        """Return what the document wants as production, None where that is not Ready."""
+        return self._residents[self.flags.production].loaded if self.flags else None
+
+    def _end_swap(self, before: LoadedVersion | None, wanted: LoadedVersion) -> None:
         log.info("production", version=wanted.name, previous=before.name if before else "")
         self.on_swap(wanted)
         self._changed.set()

@@ -158,7 +158,7 @@ class OpenInference:
             inflate(request.body, encoding=encoding, limit=self._limits.body_bytes),
             header_length=request.headers.get(_LENGTH_HEADER),
             layout=layout,
-            known=self._predictor.residents.known_features,
+            known=self._predictor.residents.serving.known_features,
             max_rows=self._limits.batch_rows,
         )
 
@@ -177,14 +177,12 @@ class OpenInference:
         answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
         if len(answers) < len(outcomes):
             raise _of_rows(outcomes)
-        if any(answer.version is not answers[0].version for answer in answers):
-            raise _swapped_meanwhile()
         return answers
 
     def _unknown(self, asked: InferenceRequest, loaded: LoadedVersion) -> ProblemError:
         """Return the refusal of inputs that nobody knows, with what else is wrong in the first row."""
         row = asked.rows[0] if asked.rows else {}
-        findings = loaded.session.door.findings(row, known=self._predictor.residents.known_features)
+        findings = loaded.session.door.findings(row, known=self._predictor.residents.serving.known_features)
         return unfit([*findings, *(Finding(feature=name, problem="unexpected") for name in asked.unknown)])
 
     def _layout(self, loaded: LoadedVersion) -> Layout:
@@ -223,17 +221,6 @@ def _of_rows(outcomes: Sequence[Answer | ProblemError]) -> ProblemError:
     detail = f"{len(problems)} of {len(outcomes)} rows cannot be answered; row {number}: {first.detail}"
     extra = {"errors": errors[:_MAX_ERRORS], "errors_total": len(errors)} if errors else {}
     return replace(first, detail=detail, extra=extra)
-
-
-def _swapped_meanwhile() -> ProblemError:
-    """Return the refusal of rows that two versions have answered: a response names one."""
-    return ProblemError(
-        status=HTTPStatus.SERVICE_UNAVAILABLE,
-        kind="swapped",
-        detail="another version became production while the rows were answered: send them again",
-        headers={"Retry-After": "1"},
-        counted=True,
-    )
 
 
 def _not_allowed(path: str) -> ProblemError:
