@@ -18,15 +18,14 @@ _FINISH_SECONDS = 30
 
 
 class OneWrite:
-    """A transport that sends two writes of one turn of the event loop at once.
+    """A transport that sends the head of an answer together with its body.
 
-    uvicorn writes the head of an answer and its body apart, and uvloop hands each to the kernel: a second
-    system call, and a second packet, for each prediction.
+    uvicorn writes the two apart, and uvloop hands each to the kernel: a second system call, and a second
+    packet, for each prediction.
     """
 
-    def __init__(self, transport: asyncio.Transport, *, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._loop = loop
         self._head = b""
 
     def __getattr__(self, name: str) -> Any:
@@ -34,31 +33,39 @@ class OneWrite:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send this with what was written before it, or with what will be in this turn."""
+        """Keep the head of an answer for the next write; send anything else with what was kept."""
         if self._head:
             data, self._head = self._head + data, b""
-            self._transport.write(data)
-        else:
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
             self._head = data
-            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
 
-    def close(self) -> None:
-        """Send what waits and close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what was kept: the answer has no body."""
         if self._head:
             head, self._head = self._head, b""
             self._transport.write(head)
+
+    def close(self) -> None:
+        """Send what was kept and close."""
+        self.flush()
+        self._transport.close()
 
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 over httptools, with answers in one write."""
 
+    transport: OneWrite  # type: ignore[assignment]
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin with a connection."""
-        super().connection_made(OneWrite(transport, loop=self.loop))  # type: ignore[arg-type]
+        super().connection_made(OneWrite(transport))  # type: ignore[arg-type]
+
+    def on_response_complete(self) -> None:
+        """Send an answer without a body, and go on to the next request."""
+        self.transport.flush()
+        super().on_response_complete()
 
 
 class Server(uvicorn.Server):
