@@ -46,7 +46,12 @@ def _root(
 @app.command()
 def serve(
     directory: Annotated[
-        Path, typer.Argument(help="A bundle, or a directory that holds one bundle a version.", metavar="DIR")
+        Path,
+        typer.Argument(
+            help="A bundle, a directory with a plain `model.onnx` or with MLflow's `MLmodel`, or one that "
+            "holds such directories, one a version.",
+            metavar="DIR",
+        ),
     ],
     version: Annotated[
         str | None, typer.Option("--version", help="Which version, where DIR holds several.")
@@ -54,13 +59,18 @@ def serve(
     port: Port = 8080,
     admin_port: AdminPort = 0,
 ) -> None:
-    """Serve one bundle on this machine, proven first as in a cluster. Ctrl-C ends it.
+    """Serve one version of a model on this machine, proven first as in a cluster. Ctrl-C ends it.
+
+    Without a bundle there are no golden samples, so nobody knows whether it answers as trained. Predictions
+    are not recorded.
 
     **Examples**
 
     `greenroom serve models/penguins/v1`
 
     `greenroom serve models/penguins --version v2 --port 9000`
+
+    `greenroom serve ./my_model`
     """
     from greenroom.local.serve import serve_bundle  # noqa: PLC0415
 
