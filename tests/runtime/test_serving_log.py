@@ -150,3 +150,16 @@ def test_a_log_that_cannot_be_written_harms_nobody(tmp_path: Path) -> None:
         assert pod.stop() == 0
         ended = pod.wait_for_log("prediction log")
         assert (ended["dropped"], ended["pending"]) == (asked + 1, 0)
+
+
+def test_a_log_whose_settings_cannot_work_harms_nobody(tmp_path: Path) -> None:
+    """A process whose log can never send anything starts and answers; every record counts as dropped."""
+    with _pod(tmp_path, sink="Http", uri="collector/events") as pod:
+        _begin(pod)
+        asked = _ask(pod)
+        log = pod.report().prediction_log
+        assert log is not None
+        assert (log.dropped, log.pending) == (asked, 0)
+        assert "use http://" in log.error
+        assert pod.stop() == 0
+        assert pod.wait_for_log("the prediction log is in trouble")["part"] == "settings"

@@ -20,7 +20,7 @@ from greenroom_runtime.predictions.segments import SegmentDirectory
 from greenroom_runtime.predictions.shipping import Receiver, Shipper
 from greenroom_runtime.predictions.spelling import Speller, hash_key
 from greenroom_runtime.predictions.stdout import StdoutSink
-from greenroom_runtime.predictions.writer import Queue, Sink, Writer
+from greenroom_runtime.predictions.writer import Queue, Sink, Trouble, Writer
 
 _ERRORS: Final = 400
 _BUCKETS: Final = 2**32
@@ -70,7 +70,9 @@ class PredictionLog:
         segments: SegmentDirectory | None,
         shipper: Shipper | None,
         clock: Callable[[], float],
+        settings: Trouble,
     ) -> None:
+        """``settings`` is what is wrong with the settings: where something is, every record is dropped."""
         self._threshold = round(percent / 100 * _BUCKETS)
         self._bounds = bounds
         self._queue = queue
@@ -79,10 +81,13 @@ class PredictionLog:
         self._segments = segments
         self._shipper = shipper
         self._clock = clock
-        self._closed = False
+        self._settings = settings
+        self._closed = bool(settings.text)
 
     def start(self) -> None:
-        """Begin to write and to send."""
+        """Begin to write and to send, unless the settings forbid it."""
+        if self._closed:
+            return
         self._writer.start()
         if self._shipper is not None:
             self._shipper.start()
@@ -173,7 +178,7 @@ class PredictionLog:
 
     def _complaints(self) -> list[str]:
         shipping = self._shipper.trouble.text if self._shipper is not None else ""
-        return [self._writer.trouble.text, shipping]
+        return [self._settings.text, self._writer.trouble.text, shipping]
 
 
 def open_log(
@@ -189,12 +194,18 @@ def open_log(
     clock: Callable[[], float] = time.monotonic,
     chance: Callable[[], float] = random,
 ) -> PredictionLog:
-    """Return a log that is at work; ValueError for a sink whose URI names nothing that can be sent to.
+    """Return a log that is at work, or says why it cannot be: whatever is wrong with it, production serves.
 
-    A directory that cannot be used is no error here: the log says so, drops, and recovers by itself.
+    Where its settings name nothing that can be sent to, every record is dropped for good. A directory that
+    cannot be used may become usable: the log says so, drops, and recovers by itself.
     """
     ledger = Ledger()
-    segments, shipper = None, None
+    trouble = Trouble("settings")
+    receiver, segments, shipper = None, None, None
+    try:
+        receiver = _receiver(settings, model=model, namespace=namespace, environment=environment)
+    except ValueError as error:
+        trouble.begin(str(error))
     if settings.sink == "Stdout":
         sink: Sink = StdoutSink(stdout, ledger=ledger)
         batch_bytes = bounds.batch_bytes
@@ -212,10 +223,10 @@ def open_log(
             clock=clock,
         )
         sink, batch_bytes = segments, min(bounds.batch_bytes, segments.segment_bytes)
-        if settings.sink != "Files":
+        if receiver is not None:
             shipper = Shipper(
                 segments,
-                receiver=_receiver(settings, model=model, namespace=namespace, environment=environment),
+                receiver=receiver,
                 ledger=ledger,
                 retry_seconds=bounds.retry_seconds,
                 longest_retry_seconds=bounds.longest_retry_seconds,
@@ -248,6 +259,7 @@ def open_log(
         segments=segments,
         shipper=shipper,
         clock=clock,
+        settings=trouble,
     )
     log.start()
     return log
@@ -255,10 +267,12 @@ def open_log(
 
 def _receiver(
     settings: config.PredictionLog, *, model: str, namespace: str, environment: Mapping[str, str]
-) -> Receiver:
+) -> Receiver | None:
     if settings.sink == "Http":
         # Its client takes a noticeable part of a pod's start, and most pods never use it.
         from greenroom_runtime.predictions.http import HttpReceiver  # noqa: PLC0415
 
         return HttpReceiver(settings.uri, model=model, namespace=namespace, environment=environment)
-    return ObjectStoreReceiver(settings.uri, model=model, namespace=namespace, environment=environment)
+    if settings.sink == "ObjectStore":
+        return ObjectStoreReceiver(settings.uri, model=model, namespace=namespace, environment=environment)
+    return None

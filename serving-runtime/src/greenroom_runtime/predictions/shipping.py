@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 _MOST_DOUBLINGS = 20
 _LONGEST_RETRY_AFTER = 300.0
 _CANCEL_SECONDS = 1.0
+"""Kept of the time to end, for what is being sent to be broken off in order."""
 
 
 class UndeliveredError(Exception):
@@ -93,9 +94,10 @@ class Shipper:
         """Send what can be sent at once and end, both in bounded time; the rest stays where it is."""
         self._call(self._stopping.set)
         self._call(self._news.set)
-        self._thread.join(deadline_seconds)
+        cancelling = min(_CANCEL_SECONDS, deadline_seconds)
+        self._thread.join(deadline_seconds - cancelling)
         self._call(self._cancel)
-        self._thread.join(_CANCEL_SECONDS)
+        self._thread.join(cancelling)
 
     def _call(self, function: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the loop has ended
