@@ -96,6 +96,8 @@ def receiver(port: int = 0) -> Iterator[Receiver]:
                 self.send_header(name, value)
             self.end_headers()
 
+        do_PUT = do_POST
+
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
@@ -506,3 +508,18 @@ def test_the_log_may_have_credentials_of_its_own(
         assert total(log) == Counts(dropped=1)
         assert "aws_secret" in log.report().error
         assert "hush" not in log.report().error
+
+
+def test_own_keys_are_used_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session token of the source's keys goes nowhere with the log's own: no store would take it."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of the source")
+    with receiver() as there:
+        there.failures.append((200, {"ETag": '"1"'}))
+        own = {**CREDENTIALS, "AWS_ENDPOINT_URL": there.url}
+        environment = {f"{names.ENV_LOG_PREFIX}{name}": value for name, value in own.items()}
+        with prediction_log(tmp_path, sink="ObjectStore", uri="s3://logs", environment=environment) as log:
+            log.write(record(0))
+        assert log.delivered == 1
+        ((headers, _),) = there.events
+    assert CREDENTIALS["AWS_ACCESS_KEY_ID"] in headers["Authorization"]
+    assert "x-amz-security-token" not in headers

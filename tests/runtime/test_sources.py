@@ -278,8 +278,9 @@ async def test_a_file_of_another_length_is_refused(web: WebServer, store: Bundle
 )
 def test_what_is_no_source_is_told_with_the_remedy(uri: str, remedy: str) -> None:
     """Each kind of wrong URI says what to write instead."""
-    with pytest.raises(UnsupportedSourceError, match=remedy):
+    with pytest.raises(UnsupportedSourceError, match=remedy) as told:
         open_source(uri, environment={})
+    assert "secret" not in str(told.value), "it is told in the pod's log"
 
 
 def test_an_incomplete_environment_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

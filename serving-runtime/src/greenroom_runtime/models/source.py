@@ -1,12 +1,7 @@
-"""Where bundles come from: a directory, an object store, or a web server.
-
-Each cloud's own environment variables say where the store is and who asks; obstore reads them. What it
-does not know (custom S3 endpoints as the AWS tools spell them, Google's emulator) is translated here.
-"""
+"""Where bundles come from: a directory, an object store, or a web server."""
 
 import asyncio
 import os
-import re
 import stat
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -16,9 +11,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from obstore.exceptions import BaseError
-from obstore.store import AzureStore, GCSStore, S3Store
 
 from greenroom_runtime.contract import names
+from greenroom_runtime.models.clouds import CLOUD_SCHEMES, open_store, told
 from greenroom_runtime.models.failures import (
     ChangedInSourceError,
     NotARegularFileError,
@@ -29,17 +24,8 @@ from greenroom_runtime.models.failures import (
 if TYPE_CHECKING:
     from obstore import GetOptions
 
-CONNECT_SECONDS = 5
-SILENCE_SECONDS = 60
-"""How long a peer may send nothing; a slow one that sends is waited for."""
 _WHOLE_FILE = timedelta(days=1)
 _CHUNK_BYTES = 1024 * 1024
-
-_OF_THIS_ATTEMPT = re.compile(
-    r" in [0-9.]+[nµm]?s(, after [^-]*retry_timeout: \w+)?(?=\s+- )|<(RequestId|HostId)>[^<]*</\2>"
-)
-_CAUSE = re.compile(r'\b(?:message|error): "([^"]+)"')
-"""The system's own words, as in ``message: "Connection refused"``."""
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 
 
@@ -128,55 +114,13 @@ def _file_stat(found: os.stat_result) -> FileStat:
     return FileStat(size=found.st_size, identity=f"{found.st_ino}-{found.st_mtime_ns}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Cloud:
-    store: type[S3Store] | type[GCSStore] | type[AzureStore]
-    endpoint: str
-    """The store's own word for it."""
-    variables: tuple[str, ...]
-    """Which of them say so, the first that is set wins."""
-
-
-_EMULATOR = "STORAGE_EMULATOR_HOST"
-"""What Google's own clients read."""
-_CLOUDS: dict[str, _Cloud] = {
-    "s3": _Cloud(store=S3Store, endpoint="endpoint", variables=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")),
-    "gs": _Cloud(store=GCSStore, endpoint="base_url", variables=(_EMULATOR, "GOOGLE_BASE_URL")),
-    "az": _Cloud(
-        store=AzureStore, endpoint="endpoint", variables=("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
-    ),
-}
-
-
 class ObjectStoreSource:
-    """``s3://``, ``gs://`` or ``az://``, with bucket and prefix.
-
-    obstore's client follows a redirect that the store itself sends, without the signature; which store that
-    is, the environment says.
-    """
+    """``s3://``, ``gs://`` or ``az://``, with bucket and prefix."""
 
     def __init__(self, uri: str, *, environment: Mapping[str, str]) -> None:
+        """ValueError for a store that cannot be opened."""
         self.uri = uri.rstrip("/")
-        cloud = _CLOUDS[urlsplit(uri).scheme]
-        endpoint = next((found for name in cloud.variables if (found := environment.get(name))), "")
-        if endpoint and "://" not in endpoint:
-            endpoint = f"http://{endpoint}"
-        config: dict[str, Any] = {cloud.endpoint: endpoint} if endpoint else {}
-        if cloud.store is GCSStore and environment.get(_EMULATOR):
-            config["skip_signature"] = True
-        emulated = environment.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true")
-        self._store = cloud.store.from_url(
-            self.uri,
-            config=config,  # type: ignore[arg-type]
-            client_options={
-                "allow_http": endpoint.startswith("http://") or emulated,
-                "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-                "read_timeout": timedelta(seconds=SILENCE_SECONDS),
-                "timeout": _WHOLE_FILE,
-            },
-            # Longer waits are the caller's: it says meanwhile, in the report, what it waits for.
-            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=SILENCE_SECONDS)},
-        )
+        self._store = open_store(uri, environment=environment, longest=_WHOLE_FILE)
 
     async def stat(self, version: str, path: str) -> FileStat:
         """Describe an object."""
@@ -216,18 +160,10 @@ def _object_stat(meta: Mapping[str, Any]) -> FileStat:
 
 
 def _translated(error: Exception) -> Exception:
-    text = _told(str(error))[:500]
+    text = told(error)
     if isinstance(error, FileNotFoundError) and not any(words in text for words in _NO_BUCKET):
         return NotInSourceError(text)
     return SourceUnreachableError(text)
-
-
-def _told(text: str) -> str:
-    """Return what a person needs of obstore's text, in words that the next attempt would say again."""
-    told, _, details = text.partition("Debug source:")
-    causes = _CAUSE.findall(details)
-    line = " ".join(_OF_THIS_ATTEMPT.sub("", told).split()).rstrip(":")
-    return f"{line}: {causes[-1]}" if causes else line
 
 
 def open_source(uri: str, *, environment: Mapping[str, str]) -> Source:
@@ -240,15 +176,16 @@ def open_source(uri: str, *, environment: Mapping[str, str]) -> Source:
         )
         raise UnsupportedSourceError(message)
     if parts.username is not None or parts.query or parts.fragment:
-        message = f"{uri!r} has credentials, '?' or '#': credentials come from the environment"
+        # Without the URI: this is told in the pod's log, and it may hold a password.
+        message = "the source's URI has credentials, '?' or '#': credentials come from the environment"
         raise UnsupportedSourceError(message)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/"):
         return DirectorySource(Path(unquote(parts.path)))
-    if parts.scheme in _CLOUDS and parts.netloc:
+    if parts.scheme in CLOUD_SCHEMES and parts.netloc:
         try:
             return ObjectStoreSource(uri, environment=environment)
-        except BaseError as error:
-            message = f"{uri!r} cannot be opened: {_told(str(error))[:500]}"
+        except ValueError as error:
+            message = f"{uri!r} cannot be opened: {error}"
             raise UnsupportedSourceError(message) from error
     if parts.scheme in ("https", "http") and parts.hostname:
         # Imported by those who need it: an HTTP client and its TLS cost a tenth of a second.

@@ -12,17 +12,13 @@ from contextlib import asynccontextmanager
 import aiohttp
 from yarl import URL
 
+from greenroom_runtime.models.clouds import CONNECT_SECONDS, SILENCE_SECONDS
 from greenroom_runtime.models.failures import (
     ChangedInSourceError,
     NotInSourceError,
     SourceUnreachableError,
 )
-from greenroom_runtime.models.source import (
-    CONNECT_SECONDS,
-    SILENCE_SECONDS,
-    FileStat,
-    UnsupportedSourceError,
-)
+from greenroom_runtime.models.source import FileStat, UnsupportedSourceError
 
 _CHUNK_BYTES = 1024 * 1024
 _REDIRECTS = 5

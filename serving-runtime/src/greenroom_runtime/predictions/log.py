@@ -72,7 +72,7 @@ class PredictionLog:
         clock: Callable[[], float],
         settings: Trouble,
     ) -> None:
-        """``settings`` is what is wrong with the settings: where something is, every record is dropped."""
+        """Drop every record where ``settings`` are in trouble."""
         self._threshold = round(percent / 100 * _BUCKETS)
         self._bounds = bounds
         self._queue = queue
