@@ -87,12 +87,12 @@ class LogReport(ReportModel):
     ``logged + dropped + sampled_out + pending`` is their number.
     """
 
-    logged: int = Field(default=0, ge=0)
+    logged: int = Field(default=0, ge=0, le=_INT64_MAX)
     """Synced to disk, written to stdout, or acknowledged by the receiver."""
-    dropped: int = Field(default=0, ge=0)
+    dropped: int = Field(default=0, ge=0, le=_INT64_MAX)
     """Lost: the queue was full, the disk was, or the receiver was away for too long."""
-    sampled_out: int = Field(default=0, ge=0)
-    pending: int = Field(default=0, ge=0)
+    sampled_out: int = Field(default=0, ge=0, le=_INT64_MAX)
+    pending: int = Field(default=0, ge=0, le=_INT64_MAX)
     error: str = Field(default="", max_length=512)
     """What the sink complains of; empty while it is well."""
 
@@ -114,11 +114,11 @@ class PodReport(ReportModel):
     flags_error: str = Field(default="", max_length=2048)
     """Why the newest flag document was refused; empty when it is obeyed."""
     versions: tuple[VersionReport, ...] = Field(default=(), max_length=64)
-    requests: int = Field(default=0, ge=0)
+    requests: int = Field(default=0, ge=0, le=_INT64_MAX)
     """Prediction requests answered since the process started, errors included."""
-    errors: int = Field(default=0, ge=0)
+    errors: int = Field(default=0, ge=0, le=_INT64_MAX)
     """Those answered with a 5xx."""
-    fallbacks: int = Field(default=0, ge=0)
+    fallbacks: int = Field(default=0, ge=0, le=_INT64_MAX)
     """Those that production answered although the user should have had another version."""
     prediction_log: LogReport | None = None
     """None where no log is kept."""
