@@ -12,8 +12,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from greenroom_runtime.predictions.ledger import Counts
+from greenroom_runtime.predictions import segments
+from greenroom_runtime.predictions.batch import Batch
+from greenroom_runtime.predictions.ledger import Counts, Ledger
 from greenroom_runtime.predictions.log import Bounds
+from greenroom_runtime.predictions.segments import SegmentDirectory
 from tests.support.predictions import (
     QUICK,
     lines,
@@ -243,3 +246,47 @@ def test_other_users_files_are_left_alone(tmp_path: Path) -> None:
     assert log.expired_segments > 0
     assert (tmp_path / "labels.jsonl").exists()
     assert os.access(tmp_path / "labels.jsonl", os.R_OK)
+
+
+def test_what_is_sent_during_a_look_at_the_directory_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segment that the shipping thread removes while the writer adopts is not taken for one that is there."""
+    ledger = Ledger()
+    directory = SegmentDirectory(
+        tmp_path,
+        pod="pod-0",
+        most_bytes=1024 * 1024,
+        segment_bytes=64 * 1024,
+        segment_seconds=0.0,
+        idle_seconds=0.0,
+        purpose="Ship",
+        ledger=ledger,
+        wall_clock=iter(range(1, 10)).__next__,
+        clock=lambda: 0.0,
+    )
+
+    def store() -> None:
+        account = ledger.account("v1", "production")
+        account.requests += 1
+        batch = Batch(100)
+        batch.add(b"{}\n", account)
+        assert directory.append(batch) == 1
+
+    store()
+    directory.tidy()
+    sent = directory.next_unsent()
+    assert sent is not None
+    store()
+    directory._let_go()  # as after a write that failed
+
+    def send(_: Path) -> None:
+        if directory.remove(sent):
+            ledger.sent(sent.records)
+
+    monkeypatch.setattr(segments, "sync_directory", send)
+    directory.tidy()
+    left = directory.next_unsent()
+    assert left is not None
+    assert left is not sent
+    assert ledger.total() == Counts(logged=1, pending=1)

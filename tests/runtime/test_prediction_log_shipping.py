@@ -63,6 +63,8 @@ class Receiver:
     open: threading.Event = field(default_factory=threading.Event)
     """While it is not set requests stay without an answer."""
     asked: int = 0
+    endless: bool = False
+    """Whether its answers have no end."""
 
     @property
     def url(self) -> str:
@@ -95,8 +97,12 @@ def receiver(port: int = 0) -> Iterator[Receiver]:
             for name, value in {"Content-Length": "0", **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
+            while found.endless:
+                self.wfile.write(b"x" * 65536)
 
-        do_PUT = do_POST
+        def do_PUT(self) -> None:
+            """Take one object."""
+            self.do_POST()
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -219,6 +225,17 @@ def test_what_a_receiver_refuses_for_good_is_dropped(tmp_path: Path) -> None:
         wait_until(lambda: not total(log).pending)
     assert total(log) == Counts(logged=1, dropped=1)
     assert log.delivered == 1
+
+
+def test_an_answer_without_an_end_is_not_read(tmp_path: Path) -> None:
+    """What a receiver says beside its status is of no interest: it takes neither memory nor time."""
+    with receiver() as there, prediction_log(tmp_path, sink="Http", uri=there.url) as log:
+        there.endless = True
+        there.failures.extend([(200, {"Content-Length": str(2**40)})] * 2)
+        log.write(record(0))
+        wait_until(lambda: total(log).logged == 1 or log.report().error, told=log.report)
+        assert total(log).logged == 1, log.report()
+        there.endless = False
 
 
 def test_the_oldest_unsent_records_make_room(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ _ENDPOINTS = {"rollout": "canary"}
 _IN_FLIGHT = 8
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 15.0
+_ANSWER_BYTES = 64 * 1024
+"""Read of an answer, so that its connection can be used again; one that says more is left."""
 _REFUSED = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
 )
@@ -83,6 +85,7 @@ class HttpReceiver:
             connector=aiohttp.TCPConnector(limit=_IN_FLIGHT),
             timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
             trust_env=True,
+            auto_decompress=False,
         )
         return self
 
@@ -115,7 +118,7 @@ class HttpReceiver:
         try:
             record = orjson.loads(line)
             request, response = (_data(record, members) for members in (_REQUEST, _RESPONSE))
-        except (ValueError, KeyError):  # adopted, and not written by this release
+        except (ValueError, KeyError, TypeError):  # adopted, and not written by this release
             parcel.refused["", ""] += 1
             return
         taken = await self._post_event(REQUEST_TYPE, record, data=request)
@@ -136,7 +139,7 @@ class HttpReceiver:
             async with self._session.post(
                 self._uri, data=data, headers=headers, allow_redirects=False
             ) as answer:
-                await answer.read()
+                await answer.content.read(_ANSWER_BYTES)
         except TimeoutError as error:
             raise UndeliveredError(f"{self._place} did not answer in {_ANSWER_SECONDS:g} s") from error
         except aiohttp.ClientError as error:

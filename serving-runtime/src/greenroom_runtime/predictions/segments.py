@@ -200,9 +200,8 @@ class SegmentDirectory:
         self._lock_file = lock
 
     def _adopt(self) -> None:
-        known = dict(self._sealed)
-        if self._open is not None:
-            known[self._open.name] = self._open
+        sealed = dict(self._sealed)
+        known = sealed if self._open is None else {**sealed, self._open.name: self._open}
         found: dict[str, Segment] = {}
         for path in sorted(self.path.iterdir()):
             if not _NAME.match(path.name) or path.suffix not in (SEALED, _OPEN):
@@ -213,6 +212,8 @@ class SegmentDirectory:
             segment.size = self.file(segment).stat().st_size
             found[path.stem] = segment
         with self._guard:
+            for name in sealed.keys() - self._sealed.keys():  # sent and removed meanwhile
+                found.pop(name, None)
             gone = [segment for name, segment in self._sealed.items() if name not in found]
             if self._open is not None and self._open.name not in found:
                 gone.append(self._open)
@@ -256,8 +257,8 @@ class SegmentDirectory:
         assert segment is not None  # noqa: S101 the callers' business
         (self.path / f"{segment.name}{_OPEN}").rename(self.file(segment))
         sync_directory(self.path)
-        os.close(self._file)
-        self._file = -1
+        descriptor, self._file = self._file, -1
+        os.close(descriptor)
         with self._guard:
             self._open = None
             self._sealed[segment.name] = segment

@@ -139,12 +139,12 @@ class Shipper:
             left = 0
             try:
                 parcel = parcel or self._read(segment)
+                if parcel is None:
+                    self._vanished(segment)
+                    return True
                 left = len(parcel.lines)
                 await self._receiver.deliver(parcel, hurry=self._stopping)
                 self._arrived(segment, parcel)
-            except FileNotFoundError:
-                self._vanished(segment)
-                return True
             except Exception as error:  # noqa: BLE001 whatever it is, later it may work
                 self.trouble.begin(_told(error))
                 if self._stopping.is_set():
@@ -155,8 +155,12 @@ class Shipper:
                 self.trouble.end()
                 return True
 
-    def _read(self, segment: Segment) -> Parcel:
-        content = self._segments.file(segment).read_bytes()
+    def _read(self, segment: Segment) -> Parcel | None:
+        """Return what is to be sent; None where somebody has removed it."""
+        try:
+            content = self._segments.file(segment).read_bytes()
+        except FileNotFoundError:
+            return None
         return Parcel(name=segment.name, content=content, lines=deque(content.splitlines(keepends=True)))
 
     def _arrived(self, segment: Segment, parcel: Parcel) -> None:

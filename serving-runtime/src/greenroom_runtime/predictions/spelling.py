@@ -29,7 +29,8 @@ def hash_key(secret: str | None, *, model: str, namespace: str) -> bytes:
     can also confirm it.
     """
     text = secret or f"greenroom/{namespace}/{model}"
-    return hashlib.blake2b(text.encode(), digest_size=32).digest()
+    # A Secret may hold any bytes, and Python's environment spells those that are no UTF-8 as surrogates.
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=32).digest()
 
 
 class Speller:
