@@ -251,7 +251,7 @@ def test_other_users_files_are_left_alone(tmp_path: Path) -> None:
 def test_what_is_sent_during_a_look_at_the_directory_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A segment that the shipping thread removes while the writer adopts is not taken for one that is there."""
+    """A segment that is sent and removed while the writer adopts is not taken for one that is there."""
     ledger = Ledger()
     directory = SegmentDirectory(
         tmp_path,

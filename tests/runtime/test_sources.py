@@ -1,15 +1,16 @@
 """Each kind of source, and downloads that are cut."""
 
 import json
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 
 from greenroom_runtime.contract.report import FailureReason, VersionState
-from greenroom_runtime.models.failures import SourceUnreachableError, VersionError
-from greenroom_runtime.models.source import DirectorySource, UnsupportedSourceError, open_source
+from greenroom_runtime.models.failures import ChangedInSourceError, SourceUnreachableError, VersionError
+from greenroom_runtime.models.source import DirectorySource, FileStat, UnsupportedSourceError, open_source
 from greenroom_runtime.models.store import BundleStore
 from tests.support.bundles import bundle_digest, write_classifier
 from tests.support.foreign import large_onnx, write_plain
@@ -103,6 +104,21 @@ async def test_a_redirect_in_circles_ends(web: WebServer, store: BundleStore) ->
     """A server that sends its client round and round is left."""
     web.faults.redirect_to = web.url
     with pytest.raises(SourceUnreachableError, match="circles"):
+        await store.obtain("v1", pinned=None)
+
+
+@pytest.mark.parametrize("place", ["http://[::1", "http://127.0.0.1:99999", "mailto:somebody@"])
+async def test_a_redirect_to_nowhere_is_told(place: str, web: WebServer, store: BundleStore) -> None:
+    """A server that is out of order says nothing about the version: it is asked again."""
+    web.faults.redirect_to = place
+    with pytest.raises(SourceUnreachableError, match="redirects to nowhere"):
+        await store.obtain("v1", pinned=None)
+
+
+async def test_a_body_without_a_length_is_told(web: WebServer, store: BundleStore) -> None:
+    """Where nobody could tell whether it was cut, nothing is fetched, and the remedy is named."""
+    web.faults.lengths = False
+    with pytest.raises(SourceUnreachableError, match="serve plain files"):
         await store.obtain("v1", pinned=None)
 
 
@@ -204,6 +220,59 @@ async def test_a_plain_model_that_changed_is_never_mixed(
     stored = await store.obtain("plain", pinned=None)
     whole = await BundleStore(tmp_path / "whole", source=DirectorySource(source)).obtain("plain", pinned=None)
     assert stored.digest == whole.digest
+
+
+async def test_a_stage_holds_no_file_that_has_gone(web: WebServer, store: BundleStore, source: Path) -> None:
+    """A signature that was fetched with half a model is not the next model's, which has come without one."""
+    write_plain(source, "plain", large_onnx(6))
+    columns = [{"type": "float", "name": name} for name in ("age", "income", "visits")]
+    signature = {"inputs": json.dumps(columns)}
+    mlmodel = {"flavors": {"onnx": {"data": "model.onnx"}}, "signature": signature}
+    (source / "plain" / "MLmodel").write_text(json.dumps(mlmodel))
+    web.faults.cut_after = CUT
+    with pytest.raises(SourceUnreachableError):
+        await store.obtain("plain", pinned=None)
+    web.faults.cut_after = None
+    (source / "plain" / "MLmodel").unlink()
+    stored = await store.obtain("plain", pinned=None)
+    assert not (stored.path / "MLmodel").exists()
+    assert [feature.name for feature in stored.bundle.signature.features] == ["x_0", "x_1", "x_2"]
+
+
+async def test_files_of_two_publications_are_never_mixed(source: Path, tmp_path: Path) -> None:
+    """Of files that no manifest ties together none may change until all of them are here."""
+    write_plain(source, "plain", large_onnx(1))
+    mlmodel = source / "plain" / "MLmodel"
+    mlmodel.write_text("flavors: {onnx: {data: model.onnx}}")
+
+    class Republished(DirectorySource):
+        """Another MLmodel is published while the model is read."""
+
+        async def stream(
+            self, version: str, path: str, *, start: int, begun: FileStat
+        ) -> AsyncGenerator[bytes, None]:
+            async for chunk in super().stream(version, path, start=start, begun=begun):
+                yield chunk
+            if path == "model.onnx":
+                mlmodel.write_text("flavors: {onnx: {data: model.onnx}} # of another")
+
+    store = BundleStore(tmp_path / "models", source=Republished(source))
+    with pytest.raises(SourceUnreachableError, match="was changed"):
+        await store.obtain("plain", pinned=None)
+
+
+async def test_a_file_that_is_overwritten_while_it_is_read_is_told(source: Path) -> None:
+    """Half of one file and half of another, of the same length and even of the same date, are no file."""
+    big = source / "v1" / BIG
+    reading = DirectorySource(source)
+    begun = await reading.stat("v1", BIG)
+    dates = big.stat()
+    stream = reading.stream("v1", BIG, start=0, begun=begun)
+    await anext(stream)
+    big.write_bytes(bytes(begun.size))
+    os.utime(big, ns=(dates.st_atime_ns, dates.st_mtime_ns))
+    with pytest.raises(ChangedInSourceError):
+        [chunk async for chunk in stream]
 
 
 async def test_another_manifest_begins_anew(web: WebServer, store: BundleStore, source: Path) -> None:

@@ -199,6 +199,19 @@ async def test_a_linked_file_that_changed_is_never_served(source: Path, tmp_path
         load_while_it_changes_and_changes_back()
 
 
+async def test_a_linked_file_that_became_a_pipe_holds_up_nobody(source: Path, tmp_path: Path) -> None:
+    """Whoever may write into the mount may put anything there: it is refused, not waited for."""
+    store = linking(source, tmp_path / "models")
+    stored = await store.obtain("v1", pinned=None)
+    (source / "v1" / "model.onnx").unlink()
+    os.mkfifo(source / "v1" / "model.onnx")
+    with pytest.raises(VersionError, match="no regular file"):
+        ModelSession(stored.path, bundle=stored.bundle)
+    with pytest.raises(VersionError) as caught:
+        await store.obtain("v1", pinned=None)
+    assert caught.value.failure.reason is FailureReason.INVALID_BUNDLE
+
+
 async def test_a_mount_that_comes_back_is_used_again(source: Path, tmp_path: Path) -> None:
     """A link into a mount that is gone is no stored bundle: the source is asked, and waited for."""
     store = linking(source, tmp_path / "models")
@@ -236,6 +249,16 @@ async def test_paths_that_no_disk_can_hold_are_refused(
     assert words in failure.message
 
 
+async def test_a_bundle_of_countless_files_is_refused(store: BundleStore, source: Path) -> None:
+    """Each file of a bundle is a wait for the disk: thousands are no model."""
+    document = json.loads((source / "v1" / "bundle.json").read_text())
+    more = [{"path": f"f{number}", "sha256": "0" * 64, "size": 0} for number in range(1000)]
+    edit_manifest(source / "v1", files=[*document["files"], *more])
+    with pytest.raises(VersionError, match="more than 1000") as caught:
+        await store.obtain("v1", pinned=None)
+    assert caught.value.failure.reason is FailureReason.INVALID_BUNDLE
+
+
 async def test_an_alias_is_read_through_once(store: BundleStore, tmp_path: Path) -> None:
     """A reader that has resolved production keeps the version that it was, whatever the link becomes."""
     for version in ("v1", "v2"):
@@ -259,6 +282,15 @@ def test_a_store_never_overlaps_its_source(source: Path, tmp_path: Path) -> None
     for directory in (source, source / "models", tmp_path):
         with pytest.raises(StoreError, match="overlap"):
             BundleStore(directory, source=DirectorySource(source))
+    assert sorted(entry.name for entry in source.iterdir()) == ["v1", "v2"], "nothing is left in it either"
+
+
+def test_a_store_deletes_no_bundles_but_its_own(source: Path, tmp_path: Path) -> None:
+    """A directory with bundles that no store has put there is somebody's: it is refused, and left alone."""
+    write_classifier(tmp_path / "mine", "v1")
+    with pytest.raises(StoreError, match="holds v1, which no store has put there"):
+        BundleStore(tmp_path / "mine", source=DirectorySource(source))
+    assert [entry.name for entry in (tmp_path / "mine").iterdir()] == ["v1"]
 
 
 @pytest.mark.parametrize("uri", ["", "models", "ftp://host/models", "file://host/models", "s3://", "S3:/x"])

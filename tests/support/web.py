@@ -24,6 +24,8 @@ class Faults:
     hang_after: int | None = None
     """Bytes of a body after which nothing more comes."""
     ranges: bool = True
+    lengths: bool = True
+    """Whether a body's length is told before it; of a HEAD it always is."""
     etags: bool = True
     """And dates: what tells one file from another."""
     etag: str = ""
@@ -79,9 +81,11 @@ class _Handler(BaseHTTPRequestHandler):
             end = min(int(last) + 1, size) if last else size
             headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
             status, content = 206, content[int(first) : end]
-        self._head(status, {**headers, "Content-Length": str(len(content))})
+        length = {"Content-Length": str(len(content))} if faults.lengths or not body else {}
+        self._head(status, {**headers, **length})
         if body:
             self._send(content)
+            self.close_connection |= not faults.lengths
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -7,13 +7,25 @@ its change time compared: an overwritten file stays overwritten, and nobody can 
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from greenroom_runtime.contract.bundle import BundleFile
 from greenroom_runtime.contract.report import FailureReason
-from greenroom_runtime.models.failures import VersionError
+from greenroom_runtime.models.failures import NotARegularFileError, VersionError
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading; NotARegularFileError for what may never begin or never end, as a pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        message = f"{path} is no regular file"
+        raise NotARegularFileError(message)
+    return os.fdopen(descriptor, "rb")
 
 
 @contextmanager
@@ -25,7 +37,7 @@ def proven_after(path: Path, *, file: BundleFile) -> Iterator[Path]:
     if not path.is_symlink():
         yield path
         return
-    with path.open("rb") as opened:
+    with open_regular(path) as opened:
         before = os.fstat(opened.fileno())
         yield Path(f"/proc/self/fd/{opened.fileno()}")
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()

@@ -12,6 +12,8 @@ from greenroom_runtime.contract.canonical import canonical_json
 from greenroom_runtime.contract.report import FailureReason
 from greenroom_runtime.models.failures import VersionError
 
+_MOST_FILES = 1000
+"""Each costs the disk a wait of its own."""
 _NAME_BYTES = 255
 _PATH_BYTES = 1024
 """What file systems take, and object stores too."""
@@ -38,6 +40,11 @@ def parse_manifest(raw: bytes, *, version: str) -> Bundle:
             f"package it under the name that it is published as"
         )
         raise invalid(message, expected=version, found=bundle.version)
+    if len(bundle.files) > _MOST_FILES:
+        message = (
+            f"{BUNDLE_FILE} lists {len(bundle.files)} files, more than {_MOST_FILES}: pack them together"
+        )
+        raise invalid(message, expected=f"at most {_MOST_FILES}", found=str(len(bundle.files)))
     paths = [file.path for file in bundle.files]
     if MODEL_FILE not in paths or len(set(paths)) != len(paths) or BUNDLE_FILE in paths:
         message = f"{BUNDLE_FILE} must list {MODEL_FILE}, each file once, and not itself"

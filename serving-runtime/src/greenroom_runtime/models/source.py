@@ -6,8 +6,9 @@ import stat
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from obstore.exceptions import BaseError
@@ -20,6 +21,7 @@ from greenroom_runtime.models.failures import (
     NotInSourceError,
     SourceUnreachableError,
 )
+from greenroom_runtime.models.in_place import open_regular
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -83,9 +85,11 @@ class DirectorySource:
             file.seek(start)
             while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
                 yield chunk
+            if _file_stat(await asyncio.to_thread(os.fstat, file.fileno())) != begun:
+                raise ChangedInSourceError(path)
 
-    def _open(self, version: str, path: str) -> tuple[BinaryIO, FileStat]:
-        file = self.locate(version, path).open("rb")
+    def _open(self, version: str, path: str) -> tuple[BufferedReader, FileStat]:
+        file = open_regular(self.locate(version, path))
         return file, _file_stat(os.fstat(file.fileno()))
 
     def locate(self, version: str, path: str) -> Path:
@@ -111,7 +115,8 @@ class DirectorySource:
 
 
 def _file_stat(found: os.stat_result) -> FileStat:
-    return FileStat(size=found.st_size, identity=f"{found.st_ino}-{found.st_mtime_ns}")
+    identity = f"{found.st_ino}-{found.st_mtime_ns}-{found.st_ctime_ns}"
+    return FileStat(size=found.st_size, identity=identity)
 
 
 class ObjectStoreSource:

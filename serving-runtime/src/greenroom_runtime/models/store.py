@@ -33,6 +33,7 @@ from greenroom_runtime.models.failures import (
     VersionError,
 )
 from greenroom_runtime.models.foreign import MLMODEL_BYTES, MLMODEL_FILE, describe
+from greenroom_runtime.models.in_place import open_regular
 from greenroom_runtime.models.manifest import digest_of, digest_of_files, parse_manifest
 from greenroom_runtime.models.session import neutral_row
 from greenroom_runtime.models.source import DirectorySource, FileStat, Source
@@ -44,6 +45,7 @@ _MANIFEST_BYTES = 16 * 1024 * 1024
 """Largest ``bundle.json``."""
 _SPARE_BYTES = 16 * 1024 * 1024
 """Left free on the disk when a bundle is stored."""
+_LOCK = ".lock"
 _STAGE = ".stage-"
 _LOADING = ".loading-"
 _MADE_HERE = ".made-here"
@@ -73,8 +75,11 @@ class BundleStore:
         self._source = source
         self._copied_bytes = copied_bytes
         try:
+            if isinstance(source, DirectorySource):
+                _refuse_overlap(directory.resolve(), source.root.resolve())
             directory.mkdir(parents=True, exist_ok=True)
-            self._lock = (directory / ".lock").open("w")
+            _refuse_others_bundles(directory)
+            self._lock = (directory / _LOCK).open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             message = f"{directory} is in use by another serving process: give each its own models_dir"
@@ -82,8 +87,6 @@ class BundleStore:
         except OSError as error:
             message = f"{directory} cannot hold bundles: {error}; mount a writable volume there"
             raise StoreError(message) from error
-        if isinstance(source, DirectorySource):
-            _refuse_overlap(directory.resolve(), source.root.resolve())
 
     def close(self) -> None:
         """Let another process have the directory."""
@@ -132,8 +135,8 @@ class BundleStore:
                 return None
             for file in bundle.files:
                 await asyncio.to_thread(_check_file, path / file.path, file)
-        except (OSError, VersionError):  # what is stored is damaged: the source is asked again
-            return None
+        except (OSError, VersionError, NotARegularFileError):
+            return None  # what is stored is damaged: the source is asked again
         return StoredBundle(version=version, path=path, digest=digest, bundle=bundle)
 
     async def _fetch(self, version: str, *, pinned: str | None) -> StoredBundle:
@@ -154,12 +157,15 @@ class BundleStore:
     async def _fetch_foreign(self, version: str, *, pinned: str | None) -> StoredBundle:
         """Fetch a version that nobody packaged for us, and write down what it says of itself."""
         found = await self._foreign_files(version)
-        stage = await self._stage(version, origin="")
+        stage = await self._stage(version, origin=", ".join(found))
         await self._refuse_when_full(version, {path: one.size for path, one in found.items()}, stage=stage)
         files = []
         for path, stat in found.items():
             sha256, _ = await self._place(version, path, found=stat, stage=stage)
             files.append(BundleFile(path=path, sha256=sha256, size=stat.size))
+        for path, stat in found.items():  # no digest ties them together
+            if await self._source.stat(version, path) != stat:
+                raise ChangedInSourceError(path)
         digest = digest_of_files(files)
         _refuse_other_than(pinned, digest, version=version, file=MODEL_FILE)
         description = await describe(stage.files)
@@ -301,8 +307,7 @@ class BundleStore:
                 shutil.rmtree(entry, ignore_errors=True)
             if entry.name.startswith(_LOADING) and entry.name.removeprefix(_LOADING) not in keep:
                 entry.unlink(missing_ok=True)
-            ours = entry.is_dir() and not entry.is_symlink() and (entry / BUNDLE_FILE).is_file()
-            if ours and not entry.name.startswith(".") and entry.name not in keep:
+            if _is_bundle(entry) and entry.name not in keep:
                 shutil.rmtree(entry, ignore_errors=True)
                 removed.append(entry.name)
         return removed
@@ -330,6 +335,22 @@ def _refuse_overlap(directory: Path, root: Path) -> None:
             f"models_dir {directory} and the source {root} overlap: give the store a directory of its own"
         )
         raise StoreError(message)
+
+
+def _refuse_others_bundles(directory: Path) -> None:
+    found = sorted(entry.name for entry in directory.iterdir() if _is_bundle(entry))
+    if found and not (directory / _LOCK).exists():
+        message = (
+            f"models_dir {directory} holds {', '.join(found)[:200]}, which no store has put there and this "
+            f"one would delete: give the store a directory of its own, or name it as the source"
+        )
+        raise StoreError(message)
+
+
+def _is_bundle(entry: Path) -> bool:
+    """Tell whether this is something that a store keeps, and deletes when it is not resident."""
+    hidden = entry.name.startswith(".")
+    return not hidden and entry.is_dir() and not entry.is_symlink() and (entry / BUNDLE_FILE).is_file()
 
 
 def _refuse_other_than(pinned: str | None, digest: str, *, version: str, file: str) -> None:
@@ -378,5 +399,5 @@ def _check_file(path: Path, file: BundleFile) -> None:
 
 
 def _sha256_of(path: Path) -> str:
-    with path.open("rb") as stored:
+    with open_regular(path) as stored:
         return hashlib.file_digest(stored, "sha256").hexdigest()

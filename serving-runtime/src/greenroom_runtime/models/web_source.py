@@ -48,7 +48,8 @@ class WebSource:
         headers = {"Range": f"bytes={start}-"} if start else {}
         async with self._answer("GET", version, path, headers=headers) as answer:
             skipped = 0 if answer.status == 206 else start  # noqa: PLR2004 Partial Content
-            size = (answer.content_length or 0) + start - skipped
+            length = answer.content_length
+            size = None if length is None else length + start - skipped
             if _file_stat(answer, size=size) != begun:
                 raise ChangedInSourceError(path)
             async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
@@ -94,8 +95,13 @@ def _is_this_pod(host: str) -> bool:
 
 
 def _followed(url: URL, location: str) -> URL:
-    target = url.join(URL(location))
-    if target.origin() != url.origin():
+    try:
+        target = url.join(URL(location))
+        elsewhere = target.origin() != url.origin()
+    except ValueError as error:
+        message = f"{url.origin()} redirects to nowhere: {error}"
+        raise SourceUnreachableError(message) from error
+    if elsewhere:
         message = (
             f"{url.origin()} redirects to {target.origin()}, which is not followed: if that is where the "
             f"versions are, name it in the source's URI"
@@ -106,16 +112,16 @@ def _followed(url: URL, location: str) -> URL:
 
 def _refuse_error(answer: aiohttp.ClientResponse) -> None:
     if answer.status in _GONE:
-        message = f"{answer.url}: {answer.status} {answer.reason}"
+        message = f"{answer.url.with_query(None)}: {answer.status} {answer.reason}"
         raise NotInSourceError(message)
     if answer.status not in (200, 206):
-        message = f"{answer.url}: {answer.status} {answer.reason}"
+        message = f"{answer.url.with_query(None)}: {answer.status} {answer.reason}"
         raise SourceUnreachableError(message)
 
 
 def _file_stat(answer: aiohttp.ClientResponse, *, size: int | None) -> FileStat:
     if size is None:
-        message = f"{answer.url}: the server does not say how long it is; serve plain files"
+        message = f"{answer.url.with_query(None)}: the server does not say how long it is; serve plain files"
         raise SourceUnreachableError(message)
     headers = answer.headers
     return FileStat(size=size, identity=headers.get("ETag") or headers.get("Last-Modified") or "")
