@@ -105,6 +105,23 @@ def test_serve_takes_a_bundle_under_another_name(
         assert (answer["prediction"], answer["version"]) == (row["prediction"], "v2")
 
 
+def test_serve_takes_a_directory_with_any_name(state: Path, tmp_path: Path) -> None:
+    """A name that is longer than a model's may be is cut."""
+    place = write_plain(tmp_path, "n" * 200, classifier_onnx())
+    with Command("serve", str(place), "--port", "0", state=state) as command:
+        answer = predict(command.wait_for_url(), {f"X_{at}": 1.0 for at in range(3)})
+        assert answer["model"] == "n" * 63
+
+
+def test_serve_says_what_it_waits_for(penguins: TrainedExample, state: Path, tmp_path: Path) -> None:
+    """A file that cannot be read just now is no refusal, and nothing to be silent about."""
+    place = shutil.copytree(penguins.bundle("v1"), tmp_path / "v1")
+    (place / "model.onnx").unlink()
+    (place / "model.onnx").symlink_to(place / "model.onnx")
+    with Command("serve", str(place), "--port", "0", state=state) as command:
+        command.wait_for("not fetched yet, it is tried again: Symlink loop")
+
+
 def test_serve_says_what_cannot_be_served(tmp_path: Path) -> None:
     """A pickle saved by MLflow is refused in one line with the remedy."""
     place = write_mlflow(

@@ -59,7 +59,7 @@ class RuntimeConfig(ConfigModel):
 
     schema_version: int = SCHEMA_VERSION
     """Raised when an older runtime must refuse the document."""
-    name: str
+    name: str = Field(max_length=names.MODEL_MAX_LENGTH)
     """The model's name, as in ``/v2/models/{name}``; the ModelDeployment's own."""
     namespace: str = "default"
     source_uri: str

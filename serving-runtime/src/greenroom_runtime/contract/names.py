@@ -55,3 +55,5 @@ ALIAS_PREVIOUS: Final = "previous"
 VERSION_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"
 """A DNS label, or several joined by dots: ``v2``, ``2026.11.3``. At most 63 characters."""
 VERSION_MAX_LENGTH: Final = 63
+MODEL_MAX_LENGTH: Final = 63
+"""Of a model's name, as a label has it."""

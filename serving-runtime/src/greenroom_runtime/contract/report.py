@@ -102,7 +102,7 @@ class PodReport(ReportModel):
 
     schema_version: int = SCHEMA_VERSION
     pod: str = Field(max_length=253)
-    model: str = Field(max_length=63)
+    model: str = Field(max_length=names.MODEL_MAX_LENGTH)
     revision: str = Field(default="", max_length=64)
     """The flag store's revision that it obeys; empty before the first."""
     production: str = Field(

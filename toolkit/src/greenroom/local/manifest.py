@@ -109,14 +109,14 @@ def _rules(deployment: ModelDeployment) -> list[str]:
     """Check what the CRD says in CEL and what matters on one machine."""
     problems = []
     name, spec = deployment.metadata.name, deployment.spec
-    if len(name) > NAME_MAX_LENGTH or not _NAME.match(name):
+    if len(name) > NAME_MAX_LENGTH or not _NAME.fullmatch(name):
         problems.append(
             f"metadata.name: {name!r} should be at most {NAME_MAX_LENGTH} lower-case letters, digits "
             "and '-', beginning with a letter, such as churn"
         )
     if spec.version in (names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS):
         problems.append(f"spec.version: {spec.version} is an alias: name the version itself, such as v2")
-    elif not _VERSION.match(spec.version):
+    elif not _VERSION.fullmatch(spec.version):
         problems.append(
             f"spec.version: {spec.version!r} is no version: it is the name of a directory under source.uri, "
             "of lower-case letters, digits, '-' and '.', such as v2 or 2026.11.3"

@@ -111,6 +111,8 @@ class LocalDeployment:
     crashes: int = 0
     refused: Failure | None = None
     """What was last said of a production that does not serve."""
+    waiting: str = ""
+    """What production was last said to wait for."""
     greeted: str = ""
 
     def notes(self) -> None:
@@ -267,6 +269,10 @@ class LocalDeployment:
             return
         seen = report.version(self.flags.production)
         failure = seen.failure if seen is not None and seen.state is VersionState.FAILED else None
+        waiting = seen.message if seen is not None and failure is None else ""
+        if waiting and waiting != self.waiting:
+            self.screen.event("busy", f"{self.flags.production}: {waiting}")
+        self.waiting = waiting
         if failure is not None and failure != self.refused and not report.ready:
             self.screen.event(
                 "bad", f"refused {self.flags.production}: {failure.reason}: {failure.message}; nothing serves"

@@ -90,14 +90,14 @@ def _kind_of(place: Path) -> str:
 
 def _is_version(name: str) -> bool:
     alias = name in (names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS)
-    fits = re.match(names.VERSION_PATTERN, name) and len(name) <= names.VERSION_MAX_LENGTH
+    fits = re.fullmatch(names.VERSION_PATTERN, name) and len(name) <= names.VERSION_MAX_LENGTH
     return bool(fits) and not alias
 
 
 def _model_name(place: Path, version: str) -> str:
     """Return the name that the bundle was packaged under, the directory's where it does not say."""
     fallback = place.parent.name if place.name == version else place.name
-    return str(_manifest(place).get("name") or fallback)
+    return str(_manifest(place).get("name") or fallback)[: names.MODEL_MAX_LENGTH] or "model"
 
 
 def _manifest(place: Path) -> dict[str, object]:
@@ -108,7 +108,7 @@ def _manifest(place: Path) -> dict[str, object]:
 
 
 def _watch(runtime: LocalRuntime, version: str, *, screen: Screen, stop: StopSignal) -> int:
-    ready = False
+    ready, told = False, ""
     while not stop.wait(_TICK_SECONDS):
         code = runtime.exit_code()
         if code is not None:
@@ -119,6 +119,9 @@ def _watch(runtime: LocalRuntime, version: str, *, screen: Screen, stop: StopSig
         seen = report.version(version)
         if seen is not None and seen.state is VersionState.FAILED and seen.failure is not None:
             raise LocalError(f"{version} is refused: {seen.failure.reason}: {seen.failure.message}")
+        if seen is not None and seen.message not in ("", told):
+            told = seen.message
+            screen.event("busy", told)
         if report.ready:
             ready = True
             greet(runtime, version, screen=screen)
