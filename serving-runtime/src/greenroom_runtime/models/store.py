@@ -74,6 +74,7 @@ class BundleStore:
         self._directory = directory
         self._source = source
         self._copied_bytes = copied_bytes
+        self._loading: set[str] = set()
         try:
             if isinstance(source, DirectorySource):
                 _refuse_overlap(directory.resolve(), source.root.resolve())
@@ -315,17 +316,20 @@ class BundleStore:
     def begin_loading(self, version: str) -> None:
         """Leave a marker that outlives a crash of this process; count how often it was left."""
         attempts = self.crashes(version) + 1
+        self._loading.add(version)
         write_synced(self._directory / f"{_LOADING}{version}", str(attempts).encode())
 
     def end_loading(self, version: str) -> None:
         """Remove the marker: this process has survived the version."""
         (self._directory / f"{_LOADING}{version}").unlink(missing_ok=True)
+        self._loading.discard(version)
 
     def crashes(self, version: str) -> int:
         """Return how often this store's process died while it was loading the version."""
+        under_way = version in self._loading  # by this process, which lives
         with suppress(OSError, ValueError):
-            return int((self._directory / f"{_LOADING}{version}").read_text())
-        return 1 if (self._directory / f"{_LOADING}{version}").exists() else 0
+            return int((self._directory / f"{_LOADING}{version}").read_text()) - under_way
+        return int((self._directory / f"{_LOADING}{version}").exists() and not under_way)
 
 
 def _refuse_overlap(directory: Path, root: Path) -> None:
