@@ -236,6 +236,7 @@ def test_run_starts_its_process_again(penguins: TrainedExample, manifest: Path, 
     ("arguments", "message"),
     [
         (("serve", "{nowhere}"), "is no directory"),
+        (("serve", "n" * 5000), "File name too long"),
         (("serve", "{empty}"), "holds no bundle"),
         (("serve", "{source}"), "holds v1, v2, v3-broken: choose one with --version"),
         (("serve", "{source}", "--version", "v7"), "has no version v7"),

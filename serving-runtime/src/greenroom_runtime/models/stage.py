@@ -31,7 +31,7 @@ class _Begun(BaseModel):
 
     boot: str
     origin: str
-    """The digest of the manifest that lists the files; empty where there is none."""
+    """The digest of the manifest that lists the files; where there is none, their names."""
     parts: dict[str, str] = {}
     """Of each file that was begun, the source's identity."""
 

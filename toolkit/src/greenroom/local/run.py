@@ -58,7 +58,7 @@ def run_deployment(manifest: Path, *, source: str | None, port: int, admin_port:
                 local.watch_process()
                 local.pass_over()
             screen.event("quiet", "stopping")
-    except LocalError as error:
+    except (LocalError, OSError) as error:
         screen.error(str(error))
         return 1
     return stop.exit_code

@@ -36,7 +36,7 @@ def serve_bundle(directory: Path, *, version: str | None, port: int, admin_port:
             runtime.start(runtime.localize(config), environment={})
             screen.event("busy", f"proving {chosen}, {_kind_of(place)} in {place} …")
             return _watch(runtime, chosen, screen=screen, stop=stop)
-    except LocalError as error:
+    except (LocalError, OSError) as error:
         screen.error(str(error))
         return 1
 
