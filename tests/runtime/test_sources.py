@@ -337,6 +337,7 @@ async def test_a_file_of_another_length_is_refused(web: WebServer, store: Bundle
     [
         ("pvc://claim/models", "only the operator can mount"),
         ("http://models.example.com/churn", "use https://"),
+        ("user:secret@models.example.com", "use s3://"),
         ("https://user:secret@models.example.com", "credentials come from the environment"),
         ("s3://models/churn?x=1", "credentials come from the environment"),
         ("abfs://container@account/churn", "credentials come from the environment"),

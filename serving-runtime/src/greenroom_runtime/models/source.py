@@ -181,7 +181,7 @@ def open_source(uri: str, *, environment: Mapping[str, str]) -> Source:
         )
         raise UnsupportedSourceError(message)
     if parts.username is not None or parts.query or parts.fragment:
-        # Without the URI: this is told in the pod's log, and it may hold a password.
+        # Without the URI, here and below: this is told in the pod's log, and it may hold a password.
         message = "the source's URI has credentials, '?' or '#': credentials come from the environment"
         raise UnsupportedSourceError(message)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/"):
@@ -198,7 +198,7 @@ def open_source(uri: str, *, environment: Mapping[str, str]) -> Source:
 
         return WebSource(uri)
     message = (
-        f"{uri!r} is no source: use s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, "
-        f"https://HOST/PATH or file:///PATH"
+        "the source's URI names no source: use s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, "
+        "https://HOST/PATH or file:///PATH"
     )
     raise UnsupportedSourceError(message)

@@ -62,8 +62,9 @@ class HttpReceiver:
                 f"the log's uri has credentials: put them into {AUTHORIZATION}, as 'Basic …' or 'Bearer …'"
             )
             raise ValueError(message)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            message = f"{uri!r} cannot be posted to: use http://HOST/PATH or https://HOST/PATH"
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            # Without the value, which the pod's report would show: it may hold a password all the same.
+            message = "the log's uri cannot be posted to: use http://HOST/PATH or https://HOST/PATH"
             raise ValueError(message)
         self._uri = uri
         self._place = f"{parts.scheme}://{parts.netloc}"
