@@ -198,7 +198,7 @@ def open_source(uri: str, *, environment: Mapping[str, str]) -> Source:
 
         return WebSource(uri)
     message = (
-        "the source's URI names no source: use s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, "
-        "https://HOST/PATH or file:///PATH"
+        "the source's URI names no source: use s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, "
+        "az://CONTAINER/PREFIX, https://HOST/PATH or file:///PATH"
     )
     raise UnsupportedSourceError(message)
