@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -97,8 +97,9 @@ def receiver(port: int = 0) -> Iterator[Receiver]:
             for name, value in {"Content-Length": "0", **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            while found.endless:
-                self.wfile.write(b"x" * 65536)
+            with suppress(OSError):  # nobody listens
+                while found.endless:
+                    self.wfile.write(b"x" * 65536)
 
         def do_PUT(self) -> None:
             """Take one object."""
