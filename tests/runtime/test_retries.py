@@ -193,12 +193,13 @@ def test_a_trial_dies_with_its_parent(tmp_path: Path) -> None:
 def test_a_trial_whose_parent_is_gone_already_ends(tmp_path: Path) -> None:
     """A trial that starts after its serving process has died does nothing."""
     directory = write_bundle(tmp_path, "v1", model=bundles.endless_graph(), signature=REGRESSOR_SIGNATURE)
-    command = [sys.executable, "-m", "greenroom_runtime.models.trial", "--bundle", str(directory)]
     gone = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
     )
+    parent = gone.stdout.decode().strip()
+    trial = ["greenroom_runtime.models.trial", "--bundle", str(directory)]
     ended = subprocess.run(
-        [*command, "--parent", gone.stdout.decode().strip()],
+        [sys.executable, "-m", "greenroom_runtime.models.child", parent, "nice", *trial],
         capture_output=True,
         timeout=DEADLINE_SECONDS,
         check=False,
@@ -238,8 +239,8 @@ def test_golden_samples_may_be_required(tmp_path: Path) -> None:
 def _trial_of(parent: int) -> int:
     """Wait for the trial process of a serving process."""
     deadline = time.monotonic() + DEADLINE_SECONDS
-    children = Path(f"/proc/{parent}/task/{parent}/children")
-    while not (found := children.read_text().split()):
+    tasks = Path(f"/proc/{parent}/task")
+    while not (found := [pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()]):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return int(found[0])

@@ -1,6 +1,7 @@
 """One serving process: two HTTP servers, the flag file's watcher and the versions that it holds."""
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -37,8 +38,12 @@ from greenroom_runtime.tracing import open_tracing
 
 log = structlog.get_logger(__name__)
 
+_GIVE_UP_SECONDS = 2.0
+"""How long the end waits for what it has cancelled: who waits for a mount that hangs may never end."""
 _FLUSH_SECONDS = 5.0
 """How long the end may take to write and send what is left of records, and then of traces."""
+_COLLECT_AFTER = 10_000
+"""Objects made and not freed, before the youngest generation is looked at."""
 _MAX_VERSIONS = 64
 """In a report."""
 
@@ -99,6 +104,17 @@ class Runtime:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain and return; raises when a part of it fails."""
         stop = _signalled()  # first of all: process 1 of a container ignores what it does not handle
+        try:
+            await self._serve(stop)
+        finally:
+            # In a thread of its own: those of the event loop may all hang.
+            with ThreadPoolExecutor(1, thread_name_prefix="flush") as thread:
+                await asyncio.get_running_loop().run_in_executor(thread, self._flush)
+            self.inference.shutdown(wait=False, cancel_futures=True)
+            self.store.close()
+        log.info("ended")
+
+    async def _serve(self, stop: asyncio.Future[None]) -> None:
         admission = Admission(limits=self.config.limits)
         version = distribution_version("greenroom")
         public = build_public(
@@ -120,6 +136,7 @@ class Runtime:
             listen(self.config.host, self.config.admin_port) as admin_socket,
         ):
             async with serving(public, http_socket) as http, serving(admin, admin_socket) as internal:
+                _spare_garbage_collection()
                 log.info(
                     "serving",
                     model=self.config.name,
@@ -127,10 +144,8 @@ class Runtime:
                     admin_port=admin_socket.getsockname()[1],
                 )
                 await self._work_until_told(stop, [http, internal], admission)
-        await asyncio.to_thread(self._flush)
-        self.inference.shutdown(wait=False, cancel_futures=True)
-        self.store.close()
-        log.info("ended")
+                for server in (http, internal):  # both at once: the time that one may take is all there is
+                    server.should_exit = True
 
     async def _work_until_told(
         self, stop: asyncio.Future[None], servers: list[Server], admission: Admission
@@ -184,9 +199,7 @@ class Runtime:
             self.tracing.close(_FLUSH_SECONDS)
 
     def _forget(self, version: str) -> None:
-        self.metrics.forget(version)
-        if self.log is not None:
-            self.log.forget(version)
+        self.predictor.forget(version)
 
     def _count_swap(self, _: LoadedVersion) -> None:
         self.metrics.swaps.inc()
@@ -202,6 +215,17 @@ def _open_log(config: RuntimeConfig, settings: Settings) -> PredictionLog | None
         pod=settings.pod,
         environment=settings.environment,
     )
+
+
+def _spare_garbage_collection() -> None:
+    """Leave what start-up has made out of every later collection, and collect less often.
+
+    Requests make no cycles, so there is little to find; and a look at all that was imported takes longer than
+    a hundred requests.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 10, 100)
 
 
 def _signalled() -> asyncio.Future[None]:
@@ -226,10 +250,9 @@ async def _alongside(*works: Awaitable[None]) -> AsyncIterator[asyncio.Future[No
     try:
         yield failed
     finally:
-        failed.cancel()
-        for task in tasks:
+        for task in (failed, *tasks):
             task.cancel()
-        await asyncio.gather(failed, *tasks, return_exceptions=True)
+        await asyncio.wait({failed, *tasks}, timeout=_GIVE_UP_SECONDS)
 
 
 async def _first(tasks: Collection[asyncio.Future[None]]) -> None:

@@ -21,6 +21,9 @@ from greenroom_runtime.models.session import ModelSession, Prediction, Row
 QUICK_SECONDS = 0.002
 """Longest run on the event loop; whatever takes longer goes to a thread."""
 
+_PATIENCE_SECONDS = 0.0005
+"""Longest that a row waits for company while each turn of the loop brings more."""
+
 
 class Run(NamedTuple):
     """One run of the model, for the metrics."""
@@ -55,6 +58,8 @@ class Batcher:
     """Whether a look at the queue at the end of this turn of the loop is on its way."""
     _crowded: bool = False
     """Whether the last turn had more than one request."""
+    _seen: int = 0
+    """Rows that waited at the end of the last turn."""
     _busy: int = 0
     """Runs in the executor now."""
 
@@ -71,13 +76,16 @@ class Batcher:
         if self.quick and not self._crowded and not self._turn_ends:
             self._await_turns_end()
             return self._run_alone(row)
-        waiting = _Waiting(row, self.clock(), asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
+        answer: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(row, self.clock(), answer))
         if self.quick:
             self._await_turns_end()
         else:
             self._start_runs()
-        return await waiting.answer
+        try:
+            return await answer
+        finally:
+            del answer  # its error would refer to this frame, and so to itself
 
     async def predict_many(self, rows: Sequence[Row]) -> list[Prediction | Exception]:
         """Answer many rows of one request in the executor, in order; an exception for each that fails.
@@ -106,6 +114,9 @@ class Batcher:
 
     def _end_turn(self) -> None:
         self._turn_ends = False
+        if self._grows():
+            self._await_turns_end()
+            return
         batch = self._take()
         self._crowded = len(batch) > 1 or bool(self._queue)
         if self._queue:
@@ -114,6 +125,15 @@ class Batcher:
             started = self.clock()
             answers = _predict_each(self.session, [waiting.row for waiting in batch])
             self._answer(batch, answers, started=started)
+
+    def _grows(self) -> bool:
+        """Tell whether this turn has brought more to a crowd: so may the next, and the run waits for it."""
+        rows, before = len(self._queue), self._seen
+        self._seen = rows
+        if not self._crowded or not before < rows < self.max_rows:
+            self._seen = 0
+            return False
+        return self.clock() - self._queue[0].since < _PATIENCE_SECONDS
 
     def _take(self) -> list[_Waiting]:
         """Take what one run may carry, without those whose client has gone."""
@@ -144,13 +164,13 @@ class Batcher:
             for waiting in batch:
                 waiting.answer.cancel()
             return
-        self._answer(batch, run.result(), started=started)
         self._start_runs()
+        self._answer(batch, run.result(), started=started)
 
     def _answer(
         self, batch: list[_Waiting], answers: Sequence[Prediction | Exception], *, started: float
     ) -> None:
-        self.on_run(Run(len(batch), self.clock() - started, [started - waiting.since for waiting in batch]))
+        seconds = self.clock() - started
         for waiting, answer in zip(batch, answers, strict=True):
             if waiting.answer.done():
                 continue
@@ -158,6 +178,7 @@ class Batcher:
                 waiting.answer.set_exception(answer)
             else:
                 waiting.answer.set_result(answer)
+        self.on_run(Run(len(batch), seconds, [started - waiting.since for waiting in batch]))
 
 
 def _predict_each(session: ModelSession, rows: Sequence[Row]) -> Sequence[Prediction | Exception]:
@@ -166,5 +187,5 @@ def _predict_each(session: ModelSession, rows: Sequence[Row]) -> Sequence[Predic
         return session.predict(rows)
     except Exception as error:  # noqa: BLE001 whatever the model raises is the answer to its row
         if len(rows) == 1:
-            return [error]
+            return [error.with_traceback(None)]  # that would hold the rows, and in a thread hold itself
     return [answer for row in rows for answer in _predict_each(session, [row])]

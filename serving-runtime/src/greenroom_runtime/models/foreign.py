@@ -5,7 +5,6 @@ beside it, and prints one JSON line. In a process of its own, since nobody has v
 """
 
 import argparse
-import os
 import resource
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from greenroom_runtime.contract.bundle import MODEL_FILE, Batching, Signature
 from greenroom_runtime.contract.report import Failure, FailureReason
 from greenroom_runtime.models.apart import run_apart
-from greenroom_runtime.models.child import stand_back
 from greenroom_runtime.models.failures import VersionError
 
 MLMODEL_FILE = "MLmodel"
@@ -72,9 +70,7 @@ def main() -> None:
     """Read one directory and print the result."""
     parser = argparse.ArgumentParser(prog="python -m greenroom_runtime.models.foreign")
     parser.add_argument("--directory", type=Path, required=True)
-    parser.add_argument("--parent", type=int, default=os.getppid(), help="end when this process does")
     arguments = parser.parse_args()
-    stand_back(arguments.parent)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))

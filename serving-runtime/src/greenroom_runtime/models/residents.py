@@ -8,6 +8,7 @@ production and nothing in between, and the version that it took stays whole unti
 import asyncio
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ from greenroom_runtime.contract.config import Proof
 from greenroom_runtime.contract.flags import FlagStore
 from greenroom_runtime.contract.report import Failure, FailureReason, VersionReport, VersionState
 from greenroom_runtime.models.batching import Batcher
+from greenroom_runtime.models.child import stand_back_as_thread
 from greenroom_runtime.models.failures import SourceUnreachableError, VersionError
 from greenroom_runtime.models.prover import prove
 from greenroom_runtime.models.session import ModelSession
@@ -136,6 +138,11 @@ class Residents:
     """One assignment swaps it."""
     flags: FlagStore | None = None
     """The newest valid document, obeyed or on the way."""
+    _loader: Executor = field(
+        default_factory=partial(
+            ThreadPoolExecutor, 1, thread_name_prefix="loading", initializer=stand_back_as_thread
+        )
+    )
     _residents: dict[str, _Resident] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _previous: str = ""
@@ -203,6 +210,10 @@ class Residents:
         return tuple(
             self._residents[name].report() for name in sorted(self._residents, key=lambda n: (n != first, n))
         )
+
+    def holds(self, version: str) -> bool:
+        """Tell whether the version is resident, or still answers."""
+        return version in self._residents or (self.production is not None and self.production.name == version)
 
     def waiting_for(self) -> str:
         """Say why there is no production version, for a person."""
@@ -312,7 +323,8 @@ class Residents:
     async def _load(self, resident: _Resident, bundle: StoredBundle) -> LoadedVersion:
         self._move(resident, VersionState.LOADING)
         # A thread cannot be cancelled: the marker goes only when the load is really over.
-        return await asyncio.shield(asyncio.to_thread(partial(_load, self.store, bundle, self.batcher)))
+        load = partial(_load, self.store, bundle, self.batcher)
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._loader, load))
 
     def _become_ready(self, resident: _Resident, loaded: LoadedVersion, trial: TrialResult) -> None:
         if self._residents.get(resident.name) is not resident:
@@ -354,7 +366,8 @@ class Residents:
     def _depart(self, name: str) -> None:
         resident = self._residents.pop(name)
         if resident.state is not VersionState.LOADING:
-            self.store.end_loading(name)  # leaving is another chance, even for who comes back at once
+            with suppress(OSError):  # a disk that fails is no reason to stop serving
+                self.store.end_loading(name)  # leaving is another chance, even for who comes back at once
         log.info("version is no longer resident", version=name)
         if self.production is None or self.production.name != name:
             self.on_departure(name)

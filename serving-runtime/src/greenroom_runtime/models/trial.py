@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict
 
 from greenroom_runtime.contract.bundle import BUNDLE_FILE, GOLDEN_FILE, MODEL_FILE, Bundle
 from greenroom_runtime.contract.report import Failure, FailureReason
-from greenroom_runtime.models.child import stand_back
 from greenroom_runtime.models.failures import VersionError
 
 _ALLOCATION_FAILURES = ("bad_alloc", "allocate memory", "Failed to allocate", "out of memory")
@@ -38,12 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m greenroom_runtime.models.trial")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--golden", choices=("Optional", "Required"), default="Optional")
-    parser.add_argument("--parent", type=int, default=os.getppid(), help="end when this process does")
     parser.add_argument("--memory-bytes", type=int, default=None)
     arguments = parser.parse_args()
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print must not garble the result
-    stand_back(arguments.parent)
     if arguments.memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (arguments.memory_bytes, arguments.memory_bytes))
     try:

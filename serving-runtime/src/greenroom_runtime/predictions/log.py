@@ -27,7 +27,7 @@ _BUCKETS: Final = 2**32
 _RECORD_BYTES = 512
 _FEATURE_BYTES = 128
 """About what a record, and each of its features, takes of memory besides the request's own text."""
-_WAKE_RECORDS = 256
+_WAKE_RECORDS = 128
 _ERROR_LETTERS = 512
 
 

@@ -16,7 +16,7 @@ from greenroom_runtime.predictions.spelling import Speller
 
 log = structlog.get_logger(__name__)
 
-_SLICE = 128
+_SLICE = 32
 _BREATH_SECONDS = 50e-6
 """Between slices, so that an answer never waits for the interpreter lock longer than a slice takes."""
 _RETRY_SECONDS = 0.05
