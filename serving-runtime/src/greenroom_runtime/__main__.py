@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import threading
 from pathlib import Path
 
 import structlog
@@ -15,6 +16,9 @@ from greenroom_runtime.models.store import StoreError
 from greenroom_runtime.settings import configure_logs, read_settings
 
 log = structlog.get_logger(__name__)
+
+_LEAVE_SECONDS = 2.0
+"""How long threads may take to end when all that matters is done."""
 
 
 def main() -> int:
@@ -31,12 +35,24 @@ def main() -> int:
         configure_logs(0)
         log.error("cannot start", config=str(arguments.config), error=str(error))  # noqa: TRY400 told, not traced
         return 2
+    return uvloop.run(_serve(runtime))
+
+
+async def _serve(runtime: Runtime) -> int:
+    """Serve until told to end; return the exit code, with which the process ends soon, whatever hangs."""
+    code = 1
     try:
-        uvloop.run(runtime.run())
+        await runtime.run()
+        code = 0
     except OSError as error:
         log.error("cannot serve", error=str(error))  # noqa: TRY400 told, not traced
-        return 1
-    return 0
+    except Exception:
+        log.exception("a defect: the process ends")
+    # Python waits for its threads, and one that reads a mount that hangs never ends.
+    last = threading.Timer(_LEAVE_SECONDS, os._exit, (code,))
+    last.daemon = True
+    last.start()
+    return code
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the environment says: the pod's name, and how to log."""
 
+import logging
 import os
 import socket
 import sys
@@ -59,6 +60,15 @@ def configure_logs(level: int) -> None:
         logger_factory=factory,  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
+    logging.getLogger().handlers = [_Libraries(logging.WARNING)]
+
+
+class _Libraries(logging.Handler):
+    """Tells what libraries warn of, asyncio and uvicorn among them, in the process's own words."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        told = structlog.get_logger(record.name)
+        told.log(record.levelno, record.getMessage().strip(), logger=record.name, exc_info=record.exc_info)
 
 
 def _dumps(event: object, **_: object) -> bytes:
