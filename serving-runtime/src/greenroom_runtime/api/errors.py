@@ -45,3 +45,9 @@ class ProblemError(Exception):
         if request_id:
             document["request_id"] = request_id
         return orjson.dumps(document)
+
+
+def defect() -> ProblemError:
+    """Return what a client is told of our own mistakes."""
+    detail = "the server has a defect: the pod's log says more"
+    return ProblemError(status=HTTPStatus.INTERNAL_SERVER_ERROR, kind="defect", detail=detail)

@@ -10,10 +10,14 @@ from http import HTTPStatus
 from itertools import count
 from typing import Any, Protocol
 
-from greenroom_runtime.api.errors import CONTENT_TYPE, ProblemError
+import structlog
+
+from greenroom_runtime.api.errors import CONTENT_TYPE, ProblemError, defect
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import Limits
 from greenroom_runtime.tracing import Tracing, trace_id
+
+log = structlog.get_logger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -145,13 +149,12 @@ class Endpoint:
                 scope, receive, Request(request_id, scope["path"], headers, b"", started, trace)
             )
         except ProblemError as problem:
-            if not problem.counted:
-                self.refusals.refused(request_id, problem, started=started)
-            status = problem.status.value
-            headers_of_problem = [(k.lower().encode(), v.encode()) for k, v in problem.headers.items()]
-            reply = Reply(self.spell(problem, request_id), headers_of_problem, self.problem_type)
+            status, reply = self._refuse(problem, request_id, started=started)
         except ClientGoneError:
             return
+        except Exception:
+            log.exception("a defect: a request has failed", request_id=request_id)
+            status, reply = self._refuse(defect(), request_id, started=started)
         if self.tracing is not None and span is not None:
             self.tracing.end(span, status=status, request_id=request_id, headers=reply.headers)
         await send(
@@ -167,6 +170,14 @@ class Endpoint:
             }
         )
         await send({"type": "http.response.body", "body": reply.body})
+
+    def _refuse(self, problem: ProblemError, request_id: str, *, started: float) -> tuple[int, Reply]:
+        # Its traceback holds the request, whose parts may hold it: a circle, with a body that may be large.
+        problem.__traceback__ = None
+        if not problem.counted:
+            self.refusals.refused(request_id, problem, started=started)
+        headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+        return problem.status.value, Reply(self.spell(problem, request_id), headers, self.problem_type)
 
     async def _admit(self, scope: Scope, receive: Receive, request: Request) -> Reply:
         """Let the request in, wait for its body and answer it."""

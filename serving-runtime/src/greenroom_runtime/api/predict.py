@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -115,7 +116,7 @@ def _parse_object(body: bytes, *, example: str, members: frozenset[str]) -> dict
     if not isinstance(document, dict):
         raise malformed(f"the body must be an object like {example}")
     if unknown := document.keys() - members:
-        told = sorted(name[:64] for name in unknown)[:16]
+        told = sorted(name[:64] for name in islice(unknown, 16))
         raise malformed(f"unknown members {told}: it must be an object like {example}")
     return document
 

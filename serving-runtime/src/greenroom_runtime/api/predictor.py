@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol, get_args
+from weakref import WeakSet
 
 import structlog
 
@@ -39,6 +40,10 @@ REFUSED_WITH_OTHERS = "refused-with-others"
 SOURCE_REQUEST = "request"
 """Where features come from: the request itself."""
 _MAX_FINDINGS = 1000
+_SPARE_FEATURES = 10_000
+"""So many that no version takes are looked at one by one."""
+_LARGE_BYTES = 64 * 1024
+"""A row from this size on is run in a thread, however quick the model was with its warm-up rows."""
 _ROWS_A_TURN = 128
 """Rows that are checked before other requests get their turn of the event loop."""
 
@@ -58,6 +63,8 @@ class Asked:
     trace_id: str = ""
     size: int = 0
     """Bytes of the body that are this row's share."""
+    wants_probabilities: bool = False
+    """Whether an answer without them is none."""
 
 
 @dataclass(slots=True)
@@ -71,12 +78,21 @@ class Answer:
     """In the order of the signature's classes; None for regressors."""
 
 
+class _Scene(NamedTuple):
+    """Who can answer, and who answers whom: one moment's, for all of a request."""
+
+    serving: Serving
+    """Whoever leaves meanwhile: what it called sensitive is sensitive to this request's record."""
+    router: Router | None
+
+
 @dataclass(slots=True)
 class _Row:
     """One row on its way to its answer."""
 
     asked: Asked
     features: Features
+    scene: _Scene
     version: LoadedVersion | None = None
     role: str = ""
     reason: str = ""
@@ -86,18 +102,14 @@ class _Row:
     """Whether enough is told already of the rows before it that do not fit either."""
 
 
-class _Scene(NamedTuple):
-    """Who can answer, and who answers whom: one moment's, for all of a request."""
-
-    serving: Serving
-    router: Router | None
-
-
 class Log(Protocol):
     """Where records go."""
 
     def write(self, record: Record) -> None:
         """Take a record; never waits and never fails."""
+
+    def forget(self, version: str) -> None:
+        """Fold the accounts of a version that has left into one for all such."""
 
 
 @dataclass(kw_only=True)
@@ -111,12 +123,18 @@ class Predictor:
     clock: Callable[[], float] = time.perf_counter
     wall_clock: Callable[[], float] = time.time
     _router: Router | None = None
-    _failing: set[str] = field(default_factory=set)
-    """Versions whose failures are in the log already."""
+    _failing: "WeakSet[LoadedVersion]" = field(default_factory=WeakSet)
+    """Versions whose failures are in the process's log already."""
 
     def obey(self, flags: FlagStore) -> None:
         """Route by a new document from now on."""
         self._router = compile_router(flags)
+
+    def forget(self, version: str) -> None:
+        """Drop what is counted of a version that has left."""
+        self.metrics.forget(version)
+        if self.log is not None:
+            self.log.forget(version)
 
     @property
     def routable(self) -> frozenset[str]:
@@ -130,7 +148,10 @@ class Predictor:
 
         ProblemError: 404 for a version that no user is routed to, 503 for one that is not there yet.
         """
-        return self._find(version, _Scene(self.residents.serving, self._router))
+        return self._find(version, self._scene())
+
+    def _scene(self) -> _Scene:
+        return _Scene(self.residents.serving, self._router)
 
     def _find(self, version: str, scene: _Scene) -> LoadedVersion:
         production = scene.serving.production
@@ -148,14 +169,20 @@ class Predictor:
 
     async def answer_row(self, asked: Asked, features: Features) -> Answer:
         """Answer one row; ProblemError where that cannot be."""
-        row = _Row(asked, features)
-        self._route(row, _Scene(self.residents.serving, self._router))
+        row = _Row(asked, features, self._scene())
+        self._route(row)
         if row.problem is None and row.version is not None:
-            try:
-                self._take(row, await row.version.batcher.predict(features))
-            except Exception as error:  # noqa: BLE001 a model may raise anything
-                self._take(row, error)
-        return self._end(row)
+            if asked.size >= _LARGE_BYTES:
+                await self._infer_many([row])
+            else:
+                try:
+                    self._take(row, await row.version.batcher.predict(features))
+                except Exception as error:  # noqa: BLE001 a model may raise anything
+                    self._take(row, error)
+        self._count(row)
+        if row.problem is not None:
+            raise row.problem
+        return _answer(row)
 
     async def answer_rows(
         self, asked: Sequence[Asked], rows: Sequence[Features], *, together: bool = False
@@ -165,7 +192,8 @@ class Predictor:
         Rows that are asked ``together`` are answered by the same version: where a rollout's lacks something
         of any row, production answers them all. They are answered all or none.
         """
-        begun = [_Row(who, features) for who, features in zip(asked, rows, strict=True)]
+        scene = self._scene()
+        begun = [_Row(who, features, scene) for who, features in zip(asked, rows, strict=True)]
         await self._route_many(begun, together=together)
         if together:
             _refuse_with_others(begun)
@@ -175,61 +203,53 @@ class Predictor:
         answers: list[Answer | ProblemError] = []
         for number, row in enumerate(begun):
             await _let_others(number)
-            try:
-                answers.append(self._end(row))
-            except ProblemError as problem:
-                answers.append(problem)
+            self._count(row)
+            answers.append(_answer(row) if row.problem is None else row.problem)
         return answers
 
     def refused(self, request_id: str, problem: ProblemError, *, started: float) -> None:
         """Count and record a request of which not even the features could be read."""
-        row = _Row(Asked(request_id, started), {})
+        row = _Row(Asked(request_id, started), {}, self._scene())
         row.problem = problem
         self._count(row)
 
     async def _route_many(self, rows: Sequence[_Row], *, together: bool) -> None:
-        scene, findings = _Scene(self.residents.serving, self._router), 0
+        findings = 0
         for number, row in enumerate(rows):
             await _let_others(number)
             row.brief = findings >= _MAX_FINDINGS
-            self._route(row, scene)
+            self._route(row)
             if row.problem is not None:
                 findings += len(row.problem.extra.get("errors", ()))
         if together and any(row.reason == REASON_FALLBACK for row in rows):
             for number, row in enumerate(rows):
                 await _let_others(number)
                 if row.reason not in (REASON_FALLBACK, REASON_DEFAULT):
-                    self._fall_back(row, scene.serving)
+                    _fall_back(row)
 
-    def _route(self, row: _Row, scene: _Scene) -> None:
+    def _route(self, row: _Row) -> None:
         """Choose the version and check the features against it; what hinders goes into the row."""
-        serving, router = scene.serving, scene.router
+        serving, router = row.scene
         try:
-            production = self._find("", scene)
+            production = self._find("", row.scene)
             if row.asked.version:
-                row.version, row.reason = self._find(row.asked.version, scene), REASON_PATH
+                row.version, row.reason = self._find(row.asked.version, row.scene), REASON_PATH
                 row.role = PRODUCTION if row.version is production else ROLLOUT
-                _check(row, serving)
+                _check(row)
                 return
         except ProblemError as problem:
-            row.problem = problem
+            row.problem = problem.with_traceback(None)  # that refers to the row
             return
         decision = router.choose(_key(row.asked, router.key), row.asked.context) if router else None
         if decision is None or decision.reason == REASON_DEFAULT:
             row.version, row.role, row.reason = production, PRODUCTION, REASON_DEFAULT
-            _check(row, serving)
+            _check(row)
             return
         rollout = serving.ready.get(decision.version)
-        if rollout is not None and rollout.session.door.fits(row.features, known=serving.known_features):
+        if rollout is not None and _can_answer(rollout, row):
             row.version, row.role, row.reason = rollout, ROLLOUT, decision.reason
         else:
-            self._fall_back(row, serving)
-
-    def _fall_back(self, row: _Row, serving: Serving) -> None:
-        row.version, row.role, row.reason = serving.production, PRODUCTION, REASON_FALLBACK
-        _check(row, serving)
-        if row.problem is None:
-            self.metrics.counts.fallbacks += 1
+            _fall_back(row)
 
     async def _infer_many(self, rows: Sequence[_Row]) -> None:
         groups: dict[LoadedVersion, list[_Row]] = {}
@@ -248,14 +268,8 @@ class Predictor:
                 row.prediction = outcome
                 return
             outcome = ArithmeticError("the answer is not finite")
-        row.problem = self._model_failed(row.version.name if row.version else "", outcome)
-
-    def _end(self, row: _Row) -> Answer:
-        self._count(row)
-        if row.problem is not None:
-            raise row.problem
-        assert row.version is not None and row.prediction is not None  # noqa: S101, PT018 it was routed and inferred
-        return Answer(row.version, row.reason, row.prediction.prediction, row.prediction.probabilities)
+        assert row.version is not None  # noqa: S101 it was routed
+        row.problem = self._model_failed(row.version, outcome)
 
     def _count(self, row: _Row) -> None:
         """Count the row once and record it once; a problem learns who could not answer."""
@@ -266,54 +280,83 @@ class Predictor:
             if version is not None:
                 told = {names.HEADER_VERSION: name, names.HEADER_REASON: row.reason}
                 problem.headers = {**problem.headers, **told}
+        elif row.reason == REASON_FALLBACK:
+            self.metrics.counts.fallbacks += 1
         status = 200 if problem is None else problem.status.value
         seconds = self.clock() - asked.started
         self.metrics.answered(name, row.role, code=status, seconds=seconds, trace_id=asked.trace_id)
-        if self.log is None:
-            return
-        prediction = row.prediction
-        self.log.write(
-            Record(
-                asked.request_id,
-                self.wall_clock(),
-                name,
-                row.role,
-                row.reason,
-                asked.user_id,
-                row.features,
-                SOURCE_REQUEST,
-                status,
-                seconds * 1000,
-                None if prediction is None else prediction.prediction,
-                None if prediction is None else prediction.probabilities,
-                version.session.bundle.signature.outputs.classes if version is not None else None,
-                "" if problem is None else problem.record,
-                self.residents.serving.sensitive_features,
-                None if problem is None else self.residents.serving.known_features,
-                asked.size,
+        if self.log is not None:
+            prediction = row.prediction
+            self.log.write(
+                Record(
+                    asked.request_id,
+                    self.wall_clock(),
+                    name,
+                    row.role,
+                    row.reason,
+                    asked.user_id,
+                    row.features or None,
+                    SOURCE_REQUEST,
+                    status,
+                    seconds * 1000,
+                    None if prediction is None else prediction.prediction,
+                    None if prediction is None else prediction.probabilities,
+                    version.session.bundle.signature.outputs.classes if version is not None else None,
+                    "" if problem is None else problem.record,
+                    row.scene.serving.sensitive_features,
+                    None if problem is None else row.scene.serving.known_features,
+                    asked.size,
+                )
             )
-        )
+        if row.scene.serving is not self.residents.serving and version is not None:
+            self._forget_late(name)
 
-    def _model_failed(self, version: str, error: Exception) -> ProblemError:
+    def _forget_late(self, version: str) -> None:
+        # A version's last requests outlive it, and count anew what was dropped with it.
+        if not self.residents.holds(version):
+            self.forget(version)
+
+    def _model_failed(self, version: LoadedVersion, error: Exception) -> ProblemError:
         if version not in self._failing:
-            self._failing = {version}
-            log.warning("the model fails on a request", version=version, error=str(error))
-        detail = f"version {version} failed on these features: {type(error).__name__}"
-        problem = ProblemError(status=HTTPStatus.INTERNAL_SERVER_ERROR, kind="model-failed", detail=detail)
-        problem.__cause__ = error
-        return problem
+            self._failing.add(version)
+            # What onnxruntime complains of may be a value: "idx=37 must be within the range [0,9]".
+            told = "" if version.session.door.sensitive else str(error)
+            log.warning(
+                "the model fails on a request", version=version.name, kind=type(error).__name__, error=told
+            )
+        detail = f"version {version.name} failed on these features: {type(error).__name__}"
+        return ProblemError(status=HTTPStatus.INTERNAL_SERVER_ERROR, kind="model-failed", detail=detail)
 
 
-def _check(row: _Row, serving: Serving) -> None:
+def _answer(row: _Row) -> Answer:
+    assert row.version is not None and row.prediction is not None  # noqa: S101, PT018 it was routed and inferred
+    return Answer(row.version, row.reason, row.prediction.prediction, row.prediction.probabilities)
+
+
+def _can_answer(rollout: LoadedVersion, row: _Row) -> bool:
+    if row.asked.wants_probabilities and not rollout.session.bundle.signature.outputs.probabilities:
+        return False
+    return rollout.session.door.fits(row.features, known=row.scene.serving.known_features)
+
+
+def _fall_back(row: _Row) -> None:
+    row.version, row.role, row.reason = row.scene.serving.production, PRODUCTION, REASON_FALLBACK
+    _check(row)
+
+
+def _check(row: _Row) -> None:
     """Refuse the row where its features do not fit the version."""
-    known = serving.known_features
+    known = row.scene.serving.known_features
     if row.version is None or row.version.session.door.fits(row.features, known=known):
         return
     if row.brief:
         detail = "the features do not fit the model's signature either: see the rows before"
-        row.problem = ProblemError(status=HTTPStatus.UNPROCESSABLE_ENTITY, kind="features", detail=detail)
+    elif len(row.features) > len(known) + _SPARE_FEATURES:
+        detail = f"{len(row.features)} features are far more than the {len(known)} that any version takes"
     else:
         row.problem = unfit(row.version.session.door.findings(row.features, known=known))
+        return
+    row.problem = ProblemError(status=HTTPStatus.UNPROCESSABLE_ENTITY, kind="features", detail=detail)
 
 
 def _key(asked: Asked, name: str) -> str:

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from greenroom_runtime.api.errors import CONTENT_TYPE, ProblemError
+from greenroom_runtime.api.errors import CONTENT_TYPE, ProblemError, defect
 from greenroom_runtime.api.exchange import Application, Receive, Scope, Send
 from greenroom_runtime.api.open_inference.endpoint import OpenInference
 from greenroom_runtime.api.predictor import Predictor
@@ -65,7 +65,16 @@ async def on_problem(_: Request, error: Exception) -> Response:
     return problem_response(error)
 
 
-PROBLEMS: Mapping[Any, Any] = {HTTPException: on_http_exception, ProblemError: on_problem}
+async def on_defect(_: Request, __: Exception) -> Response:
+    """Answer although a route has failed; Starlette raises the error once more, for the log."""
+    return problem_response(defect())
+
+
+PROBLEMS: Mapping[Any, Any] = {
+    HTTPException: on_http_exception,
+    ProblemError: on_problem,
+    Exception: on_defect,
+}
 """Exception handlers: every refusal is a problem document."""
 
 

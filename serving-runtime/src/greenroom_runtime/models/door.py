@@ -86,7 +86,10 @@ class Door:
         return (
             len(features) == len(self.names)
             or known.issuperset(features)
-            or known.issuperset(features.keys() - self.names)
+            or (
+                len(features) <= len(self.names) + len(known)
+                and known.issuperset(features.keys() - self.names)
+            )
         )
 
     def findings(self, features: Mapping[str, object], *, known: Collection[str] = ()) -> list[Finding]:

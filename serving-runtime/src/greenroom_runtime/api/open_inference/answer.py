@@ -1,6 +1,7 @@
 """An inference response of the Open Inference Protocol: from answers to bytes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -38,7 +39,8 @@ def _encode(
 ) -> dict[str, Any]:
     """Return a tensor's JSON; where it is wanted as bytes they are added to ``parts``."""
     if output.name not in layout.outputs:
-        raise malformed(f"version {answers[0].version.name} has no output {output.name!r}")
+        detail = f"version {answers[0].version.name} has no output {output.name!r}"
+        raise replace(malformed(detail), counted=True)  # it was answered, and is told otherwise
     datatype = layout.outputs[output.name]
     shape, elements = _elements(output.name, answers)
     tensor: dict[str, Any] = {"name": output.name, "datatype": datatype, "shape": shape}

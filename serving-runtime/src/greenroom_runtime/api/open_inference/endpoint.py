@@ -15,7 +15,7 @@ from greenroom_runtime.api.exchange import Admission, Endpoint, Receive, Reply, 
 from greenroom_runtime.api.open_inference.answer import encode_answers
 from greenroom_runtime.api.open_inference.compression import ENCODINGS, inflate
 from greenroom_runtime.api.open_inference.describe import describe_operations, model_metadata
-from greenroom_runtime.api.open_inference.layout import Layout, layout_of
+from greenroom_runtime.api.open_inference.layout import PROBABILITIES, Layout, layout_of
 from greenroom_runtime.api.open_inference.request import InferenceRequest, read_request
 from greenroom_runtime.api.predict import answer_headers
 from greenroom_runtime.api.predictor import REFUSED_WITH_OTHERS, Answer, Asked, Predictor, unfit
@@ -166,11 +166,12 @@ class OpenInference:
         """Return an answer for each row, all by one version; ProblemError where any row has none."""
         user, context, trace = asked.user_id, asked.context, request.trace_id
         size = asked.size // max(1, len(asked.rows))
+        wants = any(output.name == PROBABILITIES for output in asked.outputs)
         if len(asked.rows) == 1:
-            one = Asked(request.id, request.started, user, context, version, trace, size)
+            one = Asked(request.id, request.started, user, context, version, trace, size, wants)
             return (await self._predictor.answer_row(one, asked.rows[0]),)
         many = [
-            Asked(f"{request.id}/{number}", request.started, user, context, version, trace, size)
+            Asked(f"{request.id}/{number}", request.started, user, context, version, trace, size, wants)
             for number in range(len(asked.rows))
         ]
         outcomes = await self._predictor.answer_rows(many, asked.rows, together=True)

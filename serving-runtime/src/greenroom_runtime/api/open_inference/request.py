@@ -7,6 +7,7 @@ not decided here: these rows go through the same door as those of ``/predict``.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -391,7 +392,7 @@ def _elements(
 
 
 def _shown_names(names: Collection[object]) -> list[str]:
-    return sorted(str(name)[:64] for name in names)[:16]
+    return sorted(str(name)[:64] for name in islice(names, 16))
 
 
 def _binary_problem(detail: str) -> ProblemError:
