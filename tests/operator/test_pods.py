@@ -94,6 +94,7 @@ async def test_a_report_is_read() -> None:
         (answering({**REPORT, "production": "../v1"}), "no report: production"),
         (answering(telling(digest="sha256:1")), "no report: versions.0.digest"),
         (answering(telling(memory_bytes=2**63)), "no report: versions.0.memory_bytes"),
+        (answering({**REPORT, "prediction_log": {"logged": 2**63}}), "no report: prediction_log.logged"),
         (answering(telling(failure={"reason": "Crashed", "message": "", "sample": -1})), "failure.sample"),
         (answering({**REPORT, "schema_version": 2}), "upgrade the operator"),
         (answering({**REPORT, "model": "x" * 64}), "no report: model"),

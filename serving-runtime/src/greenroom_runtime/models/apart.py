@@ -88,10 +88,11 @@ async def _bounded(pipe: IO[bytes] | None, most: int) -> bytes:
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(stream), pipe
     )
-    kept = b""
+    kept = bytearray()
     try:
         while chunk := await stream.read(_OUTPUT_BYTES):
-            kept = (kept + chunk)[-most:]
+            kept += chunk
+            del kept[:-most]  # copied anew for each piece, megabytes would hold up the event loop
     finally:
         transport.close()
-    return kept
+    return bytes(kept)
