@@ -168,7 +168,7 @@ def paths() -> set[str]:
     anything: Any = SimpleNamespace(production=None, model="churn")
     admin = build_admin(residents=anything, metrics=anything, started=lambda: True, pod=anything)
     public = build_public({}, open_inference=anything, predictor=anything, version="v1")
-    apps = (admin, inspect.getclosurevars(public).nonlocals["app"])
+    apps: tuple[Any, ...] = (admin, inspect.getclosurevars(public).nonlocals["app"])
     pod = {route.path for app in apps for route in app.routes if isinstance(route, Route)}
     protocol = {path.replace("{version}", "{v}") for path in describe_operations("{m}", None)}
     operator = re.findall(r'web\.get\("([^"]+)"', inspect.getsource(operator_app.serve_health))

@@ -337,7 +337,7 @@ def test_secrets_do_not_mix() -> None:
 
     assert container["envFrom"] == [
         {"secretRef": {"name": "store"}},
-        {"prefix": "GREENROOM_LOG_", "secretRef": {"name": "log"}},
+        {"prefix": "GREENROOM_PREDICTIONS_", "secretRef": {"name": "log"}},
     ]
     assert f"{names.ENV_LOG_PREFIX}KEY" == names.ENV_LOG_KEY
 

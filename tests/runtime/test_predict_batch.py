@@ -125,6 +125,16 @@ def test_every_row_is_counted(pod: ServingProcess) -> None:
     assert pod.report().requests == before + 4
 
 
+def test_while_nothing_serves_a_batch_is_refused_as_a_whole(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A 503 with Retry-After, as for a single row: clients come back by themselves."""
+    root = tmp_path_factory.mktemp("nothing")
+    write_classifier(root / "source", "v1")
+    with ServingProcess(root / "pod", source_uri=(root / "source").as_uri()) as pod:
+        response = _batch(pod, rows=ROWS[:2])
+        assert response.status_code == 503
+        assert "retry-after" in response.headers
+
+
 def test_a_batch_does_not_hold_up_a_regressor(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A regressor's rows have no probabilities, in a batch as alone."""
     root = tmp_path_factory.mktemp("regressor")

@@ -118,6 +118,17 @@ def test_production_that_has_left_the_document_keeps_its_secrets(tmp_path: Path)
     assert str(SECRET_AGE) not in json.dumps(record)
 
 
+def test_the_record_names_the_sticky_key(tmp_path: Path) -> None:
+    """Where a rollout goes by another field than `user_id`, records are about whom that field names."""
+    with _pod(tmp_path) as pod:
+        rollout = Rollout(version="v2", hundredths=0, salt="ml/churn", key="account")
+        pod.flags.write(flags("v1", "v2", rollout=rollout))
+        pod.wait_settled()
+        pod.predict(ROW, user_id="ann", context={"account": 17})
+        assert pod.stop() == 0
+    assert [record["entity"] for record in _records(tmp_path)] == ["17"]
+
+
 def test_what_is_not_sampled_is_counted(tmp_path: Path) -> None:
     """With percent 0 nothing but errors is recorded, and the accounts say so."""
     with _pod(tmp_path, percent=0) as pod:

@@ -1,7 +1,7 @@
 """OpenTelemetry traces of predictions where an OTLP endpoint is configured; where none is, nothing is loaded.
 
 All settings are OpenTelemetry's own environment variables
-(https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/). Unless
+(https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/), over HTTP. Unless
 ``OTEL_TRACES_SAMPLER`` says otherwise the caller's decision is followed, and one request in a hundred
 without a caller's is traced: a span costs as much as a small model.
 """
@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _SAMPLER = "OTEL_TRACES_SAMPLER"
+_ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
 _DEFAULT_RATIO = 0.01
 _SERVER_ERROR = 500
 
@@ -93,7 +94,8 @@ def open_tracing(environment: Mapping[str, str], *, model: str, pod: str) -> Tra
     from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased  # noqa: PLC0415
 
     sampler = None if environment.get(_SAMPLER) else ParentBased(TraceIdRatioBased(_DEFAULT_RATIO))
-    resource = Resource.create({"service.name": model, "service.instance.id": pod})
+    named = environment.get("OTEL_SERVICE_NAME") or "service.name=" in environment.get(_ATTRIBUTES, "")
+    resource = Resource.create({"service.instance.id": pod, **({} if named else {"service.name": model})})
     provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     logging.getLogger("opentelemetry").addHandler(_OneVoice())

@@ -103,7 +103,7 @@ class PredictionLog(ApiModel):
     """What becomes of features that the bundle marks as sensitive: Hash records a hash in place of the value,
     which the Secret's KEY keys; Omit records nothing. Default Hash."""
     secret_ref: SecretRef | None = None
-    """A Secret for the log alone: each of its keys NAME becomes the environment variable GREENROOM_LOG_NAME,
+    """A Secret for the log alone: each of its keys NAME becomes the variable GREENROOM_PREDICTIONS_NAME,
     which the log takes for NAME, such as AWS_ACCESS_KEY_ID; so its credentials and the source's never mix.
     AUTHORIZATION is the header that the sink Http sends, KEY keys the hashes of sensitive features. Without
     a Secret the log uses what the container has."""

@@ -50,7 +50,11 @@ class PredictBatch:
     limits: Limits
 
     async def __call__(self, request: Request) -> Reply:
-        """Return a prediction or a problem for each row, in order; ProblemError where there are no rows."""
+        """Return a prediction or a problem for each row, in order.
+
+        ProblemError where the rows cannot be read, and where there is nobody to answer any.
+        """
+        self.predictor.find()
         document = _parse_object(request.body, example='{"rows": [{"name": value}]}', members=BATCH_MEMBERS)
         rows = _rows(document, limit=self.limits.batch_rows)
         users = _users(document, count=len(rows))

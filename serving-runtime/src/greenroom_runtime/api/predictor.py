@@ -294,7 +294,7 @@ class Predictor:
                     name,
                     row.role,
                     row.reason,
-                    asked.user_id,
+                    _entity(row),
                     row.features or None,
                     SOURCE_REQUEST,
                     status,
@@ -326,6 +326,12 @@ class Predictor:
             )
         detail = f"version {version.name} failed on these features: {type(error).__name__}"
         return ProblemError(status=HTTPStatus.INTERNAL_SERVER_ERROR, kind="model-failed", detail=detail)
+
+
+def _entity(row: _Row) -> str:
+    """Return whom the record is about: the sticky key where a rollout has one of its own, else the user."""
+    router = row.scene.router
+    return row.asked.user_id if router is None else _key(row.asked, router.key)
 
 
 def _answer(row: _Row) -> Answer:

@@ -123,6 +123,8 @@ def _property(feature: Feature) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": [kind, "null"] if feature.nullable else kind}
     if feature.dtype == "int64":
         schema |= {"minimum": -(2**63), "maximum": 2**63 - 1}
+    if feature.sensitive:  # neither categories nor a range of people's secrets
+        return schema
     if feature.categories and feature.unseen == "Refuse":
         schema["enum"] = [*feature.categories, *([None] if feature.nullable else [])]
     elif feature.categories:

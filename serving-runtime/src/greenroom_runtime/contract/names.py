@@ -42,11 +42,11 @@ ANNOTATION_RECONCILE: Final = f"{GROUP}/reconcile"
 ANNOTATION_ACTION: Final = f"{GROUP}/action"
 
 ENV_POD_NAME: Final = "GREENROOM_POD_NAME"
-ENV_LOG_KEY: Final = "GREENROOM_LOG_KEY"
+ENV_LOG_KEY: Final = "GREENROOM_PREDICTIONS_KEY"
 """Keys the hashes of sensitive features in the prediction log; best from a Secret."""
-ENV_LOG_PREFIX: Final = "GREENROOM_LOG_"
-"""``GREENROOM_LOG_NAME`` is NAME for the prediction log alone, and wins over NAME there: so its receiver's
-credentials and the source's never mix."""
+ENV_LOG_PREFIX: Final = "GREENROOM_PREDICTIONS_"
+"""``GREENROOM_PREDICTIONS_NAME`` is NAME for the prediction log alone, and wins over NAME there: so the
+credentials of its receiver and of the source never mix."""
 SERVING_CONTAINER: Final = "serving"
 
 ALIAS_PRODUCTION: Final = "production"
