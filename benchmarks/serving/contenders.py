@@ -1,7 +1,6 @@
 """Who is measured: how each is started, and in which format it is asked."""
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from benchmarks.serving import greenroom_server, protocols
-from benchmarks.serving.environments import install
+from benchmarks.serving.environments import install, install_runtime
 from benchmarks.serving.model import NAME, Zoo
 from benchmarks.serving.protocols import Protocol
 
@@ -120,7 +119,10 @@ def _greenroom(place: Place, *, log: bool, rollout: bool) -> Launch:
         log=greenroom_server.prediction_log(place.state) if log else None,
     )
     return Launch(
-        command=[sys.executable, "-m", "greenroom_runtime", "--config", str(config)],
+        command=[
+            *(str(install_runtime(to=place.environments) / "python"), "-m", "greenroom_runtime"),
+            *("--config", str(config)),
+        ],
         environment=greenroom_server.ENVIRONMENT,
     )
 

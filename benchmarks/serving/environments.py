@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = Path(__file__).with_name("requirements")
 
 
@@ -30,6 +31,19 @@ def install(name: str, *, to: Path) -> Path:
         compiled = [python, "-m", "compileall", "-q", "-j", "0", str(directory / "lib")]
         subprocess.run(compiled, check=False, stdout=subprocess.DEVNULL)
         marker.write_text(wanted)
+    return directory / "bin"
+
+
+def install_runtime(*, to: Path) -> Path:
+    """Return the ``bin`` of an environment with the serving runtime and nothing else, as its image has it."""
+    directory = to / "greenroom"
+    command = [os.environ.get("UV", "uv"), "sync", "--locked", "--no-dev", "--extra", "runtime"]
+    subprocess.run(
+        [*command, "--quiet", "--compile-bytecode"],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(directory), "UV_PYTHON": sys.executable},
+    )
     return directory / "bin"
 
 
