@@ -108,6 +108,28 @@ async def test_many_flips_under_load_mix_no_answers(pod: ServingProcess) -> None
     assert load.answers == sum(len(seen) for seen in load.seen.values())
 
 
+async def test_a_soak_of_prepared_swaps_fails_no_request(pod: ServingProcess) -> None:
+    """Each time the version before departs whole and the next is fetched, proven and loaded under load."""
+    load = Load(url=pod.url)
+    async with asyncio.TaskGroup() as clients:
+        for number in range(CONNECTIONS):
+            clients.create_task(load.run(number, keep_alive=number % 2 == 0))
+        for swap in range(8):
+            production = "v1" if swap % 2 else "v2"
+            pod.flags.write(flags(production))
+            lengths = {number: len(seen) for number, seen in load.seen.items()}
+            await load.reach(lambda want=production, lengths=lengths: _all_saw(load, want, lengths))  # type: ignore[misc]
+        load.stopped = True
+    assert load.wrong == []
+    report = pod.wait_until(lambda _: _stored(pod.models) == ["production", "v1"])
+    assert [version.name for version in report.versions] == ["v1"]
+    assert (report.requests, report.errors) == (load.answers, 0)
+
+
+def _stored(models: Path) -> list[str]:
+    return sorted(entry.name for entry in models.iterdir() if not entry.name.startswith("."))
+
+
 def _all_saw(load: Load, version: str, since: dict[int, int]) -> bool:
     return len(load.seen) == CONNECTIONS and all(
         version in seen[since.get(number, 0) :] for number, seen in load.seen.items()
