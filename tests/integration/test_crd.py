@@ -210,7 +210,7 @@ def published(crd: str, kubectl: Kubectl) -> None:
     [
         ("md.spec.source", "s3://BUCKET/PREFIX is an S3-compatible object store"),
         ("md.spec.predictionLog", "Nothing that goes wrong with them delays or changes an answer"),
-        ("md.spec.predictionLog.secretRef", "becomes the environment variable GREENROOM_PREDICTIONS_NAME"),
+        ("md.spec.predictionLog.secretRef", "becomes the variable GREENROOM_PREDICTIONS_NAME"),
         ("md.spec.version", "The version that the alias production points at"),
         ("md.spec.affinity.nodeAffinity", "preferredDuringSchedulingIgnoredDuringExecution"),
         ("md.status.promotion", "Preparing until every pod has proven it"),
