@@ -19,7 +19,6 @@ from random import Random
 import obstore
 import orjson
 import pytest
-from obstore.store import S3Store
 
 from greenroom_runtime.contract import names
 from greenroom_runtime.predictions import http
@@ -439,16 +438,7 @@ def server() -> Iterator[S3Server]:
 
 def objects(server: S3Server, bucket: str) -> dict[str, bytes]:
     """Return a bucket's objects by key."""
-    store = S3Store(
-        bucket,
-        config={
-            "endpoint": server.url,
-            "access_key_id": CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            "secret_access_key": CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-            "region": CREDENTIALS["AWS_REGION"],
-        },
-        client_options={"allow_http": True},
-    )
+    store = server.store(bucket)
     keys = [meta["path"] for page in obstore.list(store) for meta in page]
     return {key: bytes(obstore.get(store, key).bytes()) for key in keys}
 

@@ -45,9 +45,9 @@ class S3Server:
         """Create an empty bucket."""
         subprocess.run(["curl", "--silent", "--fail", "--request", "PUT", f"{self.url}/{bucket}"], check=True)
 
-    def upload(self, directory: Path, bucket: str, *, prefix: str = "") -> None:
-        """Put every file below the directory under the prefix."""
-        store = S3Store(
+    def store(self, bucket: str) -> S3Store:
+        """Return a client of a bucket."""
+        return S3Store(
             bucket,
             config={
                 "endpoint": self.url,
@@ -57,6 +57,10 @@ class S3Server:
             },
             client_options={"allow_http": True},
         )
+
+    def upload(self, directory: Path, bucket: str, *, prefix: str = "") -> None:
+        """Put every file below the directory under the prefix."""
+        store = self.store(bucket)
         for path in sorted(directory.rglob("*")):
             if path.is_file():
                 obstore.put(store, f"{prefix}{path.relative_to(directory)}", path.read_bytes())
