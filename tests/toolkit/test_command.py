@@ -2,14 +2,31 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from greenroom.commands import app
 from tests.support.examples import EXAMPLES, TrainedExample
 from tests.support.foreign import COLUMNS, classifier_onnx, write_mlflow, write_plain
 from tests.toolkit.command import Command, predict, run_to_end
 
+
+def commands(group: Any, *above: str) -> Iterator[str]:
+    """Yield what can be typed after `greenroom`, groups' own commands as `group command`."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *above, name)
+        else:
+            yield " ".join((*above, name))
+
+
+COMMANDS = list(commands(typer.main.get_command(app)))
 MANIFEST = (EXAMPLES / "penguins" / "modeldeployment.yaml").read_text()
 
 
@@ -272,11 +289,33 @@ def test_a_bad_start_is_one_clear_line(
     assert list(state.iterdir()) == []
 
 
-def test_help_has_examples_and_version_says_the_release() -> None:
-    """--help of each command shows how to type it; --version is one line."""
-    assert "greenroom run modeldeployment.yaml" in run_to_end("run", "--help").stdout
-    assert "greenroom serve models/penguins" in run_to_end("serve", "--help").stdout
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples(name: str) -> None:
+    """--help of each command says what it does and shows how to type it, in lines that can be pasted."""
+    done = run_to_end(*name.split(), "--help")
+    assert done.returncode == 0
+    assert f"Usage: greenroom {name}" in done.stdout
+    assert f"\n    greenroom {name} " in done.stdout.partition("Examples:")[2]
+    assert "\x1b" not in done.stdout
+
+
+def test_version_says_the_release() -> None:
+    """--version is one line."""
     assert run_to_end("--version").stdout.startswith("greenroom 0.")
+
+
+def test_kubectl_finds_it_as_a_plugin() -> None:
+    """`kubectl greenroom` runs kubectl-greenroom, which calls itself as it was called."""
+    plugin = Path(sys.executable).with_name("kubectl-greenroom")
+    done = subprocess.run([plugin, "run", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: kubectl greenroom run ")
+
+
+def test_a_shell_can_complete_it() -> None:
+    """What has been typed so far is completed, by the name of a command and of an option."""
+    for typed, at, completed in (("greenroom ser", "1", "serve"), ("greenroom run --sou", "2", "--source")):
+        asked = {"_GREENROOM_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": at}
+        assert run_to_end(environment=asked).stdout.split() == [completed]
 
 
 def test_a_misspelt_option_is_a_usage_error() -> None:
@@ -300,9 +339,10 @@ def test_a_missing_extra_is_named(missing: str, tmp_path: Path, penguins: Traine
 
 
 def test_nothing_heavy_is_imported_for_help() -> None:
-    """--help answers without pandas, scikit-learn or onnxruntime."""
+    """--help answers without pandas, scikit-learn, onnxruntime, the operator's models or rich."""
     done = run_to_end("--help", interpreter=("-X", "importtime"))
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "typer" in imported
-    assert not imported & {"pandas", "sklearn", "onnxruntime", "numpy", "starlette"}
+    heavy = {"pandas", "sklearn", "onnxruntime", "numpy", "starlette", "duckdb", "rich.console"}
+    assert not imported & {*heavy, "greenroom_operator"}
