@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from greenroom.commands import local
+from greenroom.commands import local, models
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +39,14 @@ def _examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)  # \b: not to be wrapped
 
 
+app.command(
+    epilog=_examples(
+        "greenroom verify models/churn/v3",
+        "greenroom verify models/churn/v3 --against training:pipeline --junit verify.xml",
+        "greenroom verify models/churn/v3 --against pipeline.joblib -o json",
+        "greenroom verify models/churn/v3 --preprocessing serving.features:to_matrix",
+    )
+)(models.verify)
 app.command(
     epilog=_examples(
         "greenroom serve models/penguins/v1",
