@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import sklearn
 from sklearn.base import is_classifier
 from sklearn.utils.validation import NotFittedError, check_is_fitted
 
+from greenroom.packaging.boosting import libraries_of
 from greenroom.packaging.errors import (
     Difference,
     ExportError,
@@ -23,13 +25,24 @@ from greenroom.packaging.errors import (
 from greenroom.packaging.export import ARITHMETICS, export_pipeline, used_columns
 from greenroom.packaging.frame import Policies, check_frame, publish, read_features, to_rows
 from greenroom.packaging.hostile import HostileRow, hostile_rows
-from greenroom.packaging.parity import Answers, Comparison, ask_graph, ask_pipeline, compare, plain, refuse
+from greenroom.packaging.parity import (
+    Answers,
+    Comparison,
+    ask_frame,
+    ask_graph,
+    ask_pipeline,
+    compare,
+    plain,
+    refuse,
+)
 from greenroom.packaging.preprocessing import Preprocessed, expose
+from greenroom.packaging.reference import read_reference
 from greenroom.packaging.write import check_target, describe, write_bundle
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.bundle import (
     GOLDEN_FILE,
     MODEL_FILE,
+    REFERENCE_FILE,
     Batching,
     Bundle,
     Feature,
@@ -104,19 +117,21 @@ def package(
         list(used.columns), sensitive=sensitive, refuse_unseen=refuse_unseen, refuse_outside=refuse_outside
     )
     features = read_features(used, policies)
-    rows = hostile_rows(to_rows(used, features), features, count=parity_rows, seed=seed)
+    trained_on = to_rows(used, features)
+    rows = hostile_rows(trained_on, features, count=parity_rows, seed=seed)
     expected = ask_pipeline(pipeline, rows, used, features)
     best = _best_export(pipeline, features, columns, rows, expected, tolerance=tolerance)
     preprocessed = expose(best.export, pipeline, rows, used, features)
     files = {
         MODEL_FILE: preprocessed.export.graph,
         GOLDEN_FILE: _golden(rows, expected, best, preprocessed),
+        REFERENCE_FILE: _reference(pipeline, used, trained_on, features, best),
     }
     bundle = Bundle(
         name=name,
         version=version,
         created=(created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        framework=f"scikit-learn {sklearn.__version__}",
+        framework=", ".join([f"scikit-learn {sklearn.__version__}", *libraries_of(pipeline)]),
         signature=_signature(pipeline, features, best, preprocessed),
         files=describe(files),
         parity=best.parity.model_copy(update={"preprocessed": preprocessed.told}),
@@ -244,6 +259,23 @@ def _golden(
         )
         lines.append(json.dumps(sample.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n")
     return "".join(lines).encode()
+
+
+def _reference(
+    pipeline: Any,
+    frame: pd.DataFrame,
+    rows: Sequence[dict[str, Value]],
+    features: Sequence[Feature],
+    best: Comparison,
+) -> bytes:
+    answers = ask_frame(pipeline, frame)
+    classes = None
+    if is_classifier(pipeline):
+        classes = [best.label(plain(label)) for label in pipeline.classes_]
+        answers = replace(answers, predictions=[best.label(label) for label in answers.predictions])
+    reference = read_reference(rows, features, answers, classes)
+    text = json.dumps(reference.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
 
 
 def _signature(

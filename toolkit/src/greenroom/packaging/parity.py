@@ -54,10 +54,17 @@ def ask_pipeline(
     """Return the training pipeline's own answers; PackagingError where it refuses a hostile row."""
     frame = to_frame([row.features for row in rows], like, features)
     try:
-        predictions = np.asarray(pipeline.predict(frame))
-        scores = _pipeline_scores(pipeline, frame, predictions)
+        return ask_frame(pipeline, frame)
+    except PackagingError:
+        raise
     except Exception as error:
         raise PackagingError(_refusal(pipeline, rows, like, features, error)) from error
+
+
+def ask_frame(pipeline: Any, frame: pd.DataFrame) -> Answers:
+    """Return the pipeline's answers to a frame; raises what the pipeline raises, and ExportError."""
+    predictions = np.asarray(pipeline.predict(frame))
+    scores = _pipeline_scores(pipeline, frame, predictions)
     if predictions.ndim != 1:
         raise ExportError("the pipeline answers several values a row: package one pipeline for each of them")
     return Answers(predictions=[plain(value) for value in predictions], scores=scores)
