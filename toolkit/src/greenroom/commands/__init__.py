@@ -41,6 +41,13 @@ def _examples(*lines: str) -> str:
 
 app.command(
     epilog=_examples(
+        "greenroom package pipeline.joblib --data train.parquet --name churn --version v3 --to models/churn",
+        "greenroom package training:fit --data train.csv --target left --name churn --version v3 --to m",
+        "greenroom package training:fit --data train.csv --name churn --version v3 --to m --sensitive age",
+    )
+)(models.package)
+app.command(
+    epilog=_examples(
         "greenroom verify models/churn/v3",
         "greenroom verify models/churn/v3 --against training:pipeline --junit verify.xml",
         "greenroom verify models/churn/v3 --against pipeline.joblib -o json",

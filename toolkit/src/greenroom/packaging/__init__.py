@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ import sklearn
 from sklearn.base import is_classifier
 from sklearn.utils.validation import NotFittedError, check_is_fitted
 
+from greenroom.packaging.blame import find_culprit
 from greenroom.packaging.boosting import libraries_of
 from greenroom.packaging.errors import (
     Difference,
@@ -88,6 +89,7 @@ def package(
     seed: int = 0,
     overwrite: bool = False,
     created: datetime | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a fitted pipeline as the bundle ``to/version`` and return that directory.
 
@@ -99,7 +101,7 @@ def package(
     Three collections of columns: the values of ``sensitive`` are shown by no log and no error; a text of
     ``refuse_unseen`` that is none of the categories of ``X``, and a number of ``refuse_outside`` beyond the
     range of ``X``, are refused at the door and never reach the model. ``max_batch_rows`` bounds the rows of
-    one run of the model.
+    one run of the model. ``say`` is told what is under way.
 
     Raises FrameError for a frame that cannot be described, ExportError for a step without an equal in
     ONNX, ParityError when the export answers any of ``parity_rows`` hostile rows otherwise than the
@@ -119,8 +121,13 @@ def package(
     features = read_features(used, policies)
     trained_on = to_rows(used, features)
     rows = hostile_rows(trained_on, features, count=parity_rows, seed=seed)
+    tell = say or (lambda _: None)
+    tell(f"asking the pipeline {len(rows)} hostile rows")
     expected = ask_pipeline(pipeline, rows, used, features)
-    best = _best_export(pipeline, features, columns, rows, expected, tolerance=tolerance)
+    best = _best_export(
+        pipeline, features, columns, rows, expected, like=used, tolerance=tolerance, tell=tell
+    )
+    tell("golden samples and reference")
     preprocessed = expose(best.export, pipeline, rows, used, features)
     files = {
         MODEL_FILE: preprocessed.export.graph,
@@ -213,11 +220,14 @@ def _best_export(
     rows: Sequence[HostileRow],
     expected: Answers,
     *,
+    like: pd.DataFrame,
     tolerance: float,
+    tell: Callable[[str], None],
 ) -> Comparison:
     comparisons: list[Comparison] = []
     failures: list[ExportError] = []
     for arithmetic in ARITHMETICS:
+        tell(f"exporting in {arithmetic}, and comparing")
         try:
             candidate = export_pipeline(pipeline, features, columns, arithmetic=arithmetic)
             found = ask_graph(candidate, rows, features)
@@ -229,7 +239,8 @@ def _best_export(
         raise failures[-1]
     best = min(comparisons, key=lambda comparison: comparison.badness)
     if best.differences:
-        raise refuse(best, [str(failure) for failure in failures], features)
+        culprit = find_culprit(best.export, pipeline, rows, like, features)
+        raise refuse(best, [str(failure) for failure in failures], features, culprit=culprit)
     return best
 
 

@@ -166,8 +166,10 @@ def _errors(expected: Any, found: Any) -> Any:
     return np.where(np.isnan(errors), np.inf, errors)
 
 
-def refuse(best: Comparison, failures: Sequence[str], features: Sequence[Feature]) -> ParityError:
-    """Return the error that says which rows differ and what to do."""
+def refuse(
+    best: Comparison, failures: Sequence[str], features: Sequence[Feature], *, culprit: str
+) -> ParityError:
+    """Return the error that says which rows differ, which step is the ``culprit``, and what to do."""
     differences, parity = best.differences, best.parity
     kinds = Counter(difference.kind for difference in differences)
     summary = (
@@ -183,6 +185,7 @@ def refuse(best: Comparison, failures: Sequence[str], features: Sequence[Feature
         for item in differences[:SHOWN]
     ]
     lines += [f"another arithmetic failed: {failure}" for failure in failures]
+    lines += [culprit] if culprit else []
     lines.append(_remedy(kinds, [feature.name for feature in features if feature.dtype == "float32"]))
     return ParityError("\n".join(lines), differences=differences)
 
@@ -203,7 +206,7 @@ def _remedy(kinds: Counter[str], narrow: Sequence[str]) -> str:
             "X.astype({column: 'float64'}), so that both sides round alike. Nothing was written."
         )
     return (
-        "Replace the step that the converter gets wrong (try the pipeline with fewer steps to find it), use "
+        "Replace the step that the converter gets wrong, use "
         "GradientBoosting or RandomForest where a float64 tree does not survive, or pass a larger tolerance= "
         "if only scores differ and you accept it. Nothing was written."
     )
