@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from greenroom.commands import local, models
+from greenroom.commands import cluster, local, models, plan, requests
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,3 +67,63 @@ app.command(
         "greenroom run modeldeployment.yaml --source models/penguins --port 9000",
     )
 )(local.run)
+app.command(
+    epilog=_examples(
+        "greenroom render modeldeployment.yaml",
+        "greenroom render modeldeployment.yaml --namespace ml | kubectl diff -f -",
+        "greenroom render modeldeployment.yaml -o json",
+    )
+)(plan.render)
+app.command(
+    epilog=_examples(
+        "greenroom predict http://127.0.0.1:8080 age=31 plan=plus income=null",
+        "greenroom predict churn --namespace ml --json row.json --user u1 -o json",
+        "greenroom predict churn age=31 --user u1 --attribute country=NO",
+    )
+)(requests.predict)
+app.command(
+    epilog=_examples(
+        "greenroom status churn",
+        "greenroom status churn --watch",
+        "greenroom status churn -n ml -o json",
+    )
+)(cluster.status)
+app.command(
+    epilog=_examples(
+        "greenroom promote churn v3 --file models/churn.yaml | git apply",
+        "greenroom promote churn",
+        "greenroom promote churn v3 --apply",
+    )
+)(cluster.promote)
+app.command(
+    epilog=_examples(
+        "greenroom rollback churn --file models/churn.yaml | git apply",
+        "greenroom rollback churn --apply",
+    )
+)(cluster.rollback)
+for _act in (cluster.promote_step, cluster.abort, cluster.pause, cluster.resume, cluster.retry):
+    _verb = _act.__name__.replace("_", "-")
+    app.command(
+        name=_verb,
+        epilog=_examples(f"greenroom {_verb} churn", f"greenroom {_verb} churn -n ml --version v3"),
+    )(_act)
+
+_flags = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Which version a user gets.")
+_flags.command(
+    epilog=_examples(
+        "greenroom flags explain churn --user u1",
+        "greenroom flags explain modeldeployment.yaml --user u1 --percent 10 --attribute country=NO",
+        "greenroom flags explain flags.json --user u1 -o json",
+    )
+)(plan.explain)
+app.add_typer(_flags, name="flags")
+
+_logs = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What was answered.")
+_logs.command(
+    epilog=_examples(
+        "greenroom logs query --from predictions/",
+        "greenroom logs query 'SELECT version, count(*) FROM predictions GROUP BY 1' --from s3://logs/ml/churn",
+        "greenroom logs query \"SELECT * FROM predictions WHERE entity = 'u1'\" --from predictions/ -o json",
+    )
+)(requests.query)
+app.add_typer(_logs, name="logs")
