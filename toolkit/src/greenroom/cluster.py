@@ -24,6 +24,7 @@ from greenroom_runtime.contract import names
 _ANSWER_SECONDS: Final = 20.0
 _PATH_BYTES: Final = 100
 """What the path of a Unix socket may have, and a bit less."""
+_PLAIN: Final = "text/plain; charset=utf-8"
 _MERGE: Final = "application/merge-patch+json"
 
 
@@ -185,10 +186,8 @@ class Cluster:
             ) from error
         finally:
             connection.close()
-        if reply.status == http.HTTPStatus.BAD_GATEWAY and "application/json" not in told.get(
-            "content-type", ""
-        ):
-            raise ClusterError(
+        if reply.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR and told.get("content-type", "") == _PLAIN:
+            raise ClusterError(  # kubectl's own words: what the API server says is JSON
                 f"the API server does not answer ({_short(reply.body)}): does `kubectl get pods` work?"
             )
         return reply

@@ -22,11 +22,12 @@ class FileChange:
 
     def diff(self) -> str:
         """Return it as ``git apply`` takes it; empty where nothing changes."""
+        place = self.path.as_posix().lstrip("/")
         lines = difflib.unified_diff(
             self.before.splitlines(keepends=True),
             self.after.splitlines(keepends=True),
-            fromfile=f"a/{self.path.as_posix()}",
-            tofile=f"b/{self.path.as_posix()}",
+            fromfile=f"a/{place}",
+            tofile=f"b/{place}",
         )
         return "".join(
             line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines

@@ -55,7 +55,14 @@ def tabulate(
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(*columns, box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table = Table(
+        *columns,
+        box=None,
+        pad_edge=False,
+        padding=(0, 3, 0, 0),
+        header_style="bold",
+        show_header=any(columns),
+    )
     for row in rows:
         styled = [Text(cell, style=_style_of(cell, styles or {})) for cell in row]
         table.add_row(*styled)
