@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def wait_for(kubectl: Kubectl, namespace: str, field: str, value: str) -> None:
 def test_actions_are_done_once_and_acknowledged(
     operator: OperatorProcess, run: Run, kubectl: Kubectl, namespace: str
 ) -> None:
-    """pause, resume, abort and retry are carried out by the operator; what means nothing is refused before."""
+    """pause, resume, abort and retry are carried out by the operator; what means nothing is refused."""
     assert operator
     apply(kubectl, namespace, rollout={"version": "v2", "percent": 10})
     wait_for(kubectl, namespace, "rollout.state", "Preparing")
@@ -241,6 +242,11 @@ def pretend_to_run(kubectl: Kubectl, namespace: str, serving: ServingProcess) ->
         "-p",
         json.dumps({"status": status}),
     )
+    path = f"/api/v1/namespaces/{namespace}/services/churn:http/proxy/schema"
+    deadline = time.monotonic() + 60
+    while kubectl.run("get", "--raw", path).returncode:  # the API server learns of both by a watch of its own
+        assert time.monotonic() < deadline, "the API server does not find the pod behind the Service"
+        time.sleep(0.1)
 
 
 def test_status_shows_versions_by_pod_as_pods_report_them(
