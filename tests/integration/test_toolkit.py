@@ -190,7 +190,7 @@ def own_address() -> str:
 
 
 def pretend_to_run(kubectl: Kubectl, namespace: str, serving: ServingProcess) -> None:
-    """Make the Pod and the EndpointSlice that kubelet and controllers would, for a process that is there."""
+    """Make the Pod and the Endpoints that kubelet and controllers would, for a process that is there."""
     labels = {"greenroom.dev/deployment": "churn"}
     ports = {
         name: int(url.rpartition(":")[2])
@@ -213,13 +213,12 @@ def pretend_to_run(kubectl: Kubectl, namespace: str, serving: ServingProcess) ->
         "metadata": {"name": "churn"},
         "spec": {"ports": [{"name": "http", "port": 80, "targetPort": ports["http"]}]},
     }
+    of_pod = {"ip": own_address(), "targetRef": {"kind": "Pod", "name": "churn-0", "namespace": namespace}}
     endpoints = {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"name": "churn", "labels": {"kubernetes.io/service-name": "churn"}},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [own_address()]}],
-        "ports": [{"name": "http", "port": ports["http"]}],
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {"name": "churn"},
+        "subsets": [{"addresses": [of_pod], "ports": [{"name": "http", "port": ports["http"]}]}],
     }
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
     items = [account, pod, service, endpoints]
@@ -243,9 +242,9 @@ def pretend_to_run(kubectl: Kubectl, namespace: str, serving: ServingProcess) ->
         json.dumps({"status": status}),
     )
     path = f"/api/v1/namespaces/{namespace}/services/churn:http/proxy/schema"
-    deadline = time.monotonic() + 60
-    while kubectl.run("get", "--raw", path).returncode:  # the API server learns of both by a watch of its own
-        assert time.monotonic() < deadline, "the API server does not find the pod behind the Service"
+    deadline = time.monotonic() + 20
+    while (done := kubectl.run("get", "--raw", path)).returncode:  # it learns of both by a watch of its own
+        assert time.monotonic() < deadline, done.stderr
         time.sleep(0.1)
 
 
