@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from greenroom.commands import app
+from greenroom.plan import explain, load_deployment, planned_flags
 from tests.support.examples import EXAMPLES, TrainedExample
 from tests.support.foreign import COLUMNS, classifier_onnx, write_mlflow, write_plain
 from tests.toolkit.command import Command, predict, run_to_end
@@ -193,6 +194,49 @@ def test_run_keeps_serving_when_a_version_is_refused(
             assert predict(url, penguins.holdout("v1")[0]["features"])["version"] == "v1"
         ask_for(manifest, "v2")
         command.wait_for("promoted to v2")
+
+
+def test_run_rolls_a_version_out_to_some_users(penguins: TrainedExample, manifest: Path, state: Path) -> None:
+    """An edited share is routed as `flags explain` says; who has it keeps it; a bad version routes nobody."""
+    arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
+    features, users = penguins.holdout("v1")[0]["features"], [f"user-{number}" for number in range(40)]
+
+    def roll_out(rollout: str) -> None:
+        manifest.write_text(f"{MANIFEST}  rollout: {rollout}\n")
+
+    def versions(url: str) -> list[str]:
+        return [predict(url, features, user_id=user)["version"] for user in users]
+
+    def explained() -> list[str]:
+        flags = planned_flags(load_deployment(manifest), percent=None)
+        return [explain(flags, user=user, context={}).decision.version for user in users]
+
+    with Command(*arguments, state=state) as command:
+        url = command.wait_for_url()
+        roll_out("{version: v2, percent: 20}")
+        command.wait_for("preparing v2 for its rollout")
+        command.wait_for("v2 serves 20 % of users")
+        first = versions(url)
+        assert first == explained()
+        assert 0 < first.count("v2") < len(users)
+        roll_out("{version: v2, percent: 70.5}")
+        command.wait_for("v2 serves 70.5 % of users")
+        second = versions(url)
+        assert second == explained()
+        assert all(now == "v2" for before, now in zip(first, second, strict=True) if before == "v2")
+        roll_out("{version: v2, percent: 100, steps: [{percent: 1}]}")
+        assert "give one of them" in command.wait_for("v1 stays asked for")
+        assert versions(url) == second
+        roll_out("{version: v3-broken, percent: 50}")
+        command.wait_for("rollout of v3-broken refused: GoldenMismatch")
+        command.wait_for("v1 stays production")
+        assert set(versions(url)) == {"v1"}
+        roll_out("{version: v2, percent: 100}")
+        command.wait_for("v2 serves 100 % of users")
+        assert set(versions(url)) == {"v2"}
+        manifest.write_text(MANIFEST)
+        command.wait_for("v2 is no longer rolled out; all users get v1")
+        assert set(versions(url)) == {"v1"}
 
 
 def test_run_says_why_a_first_version_does_not_serve(
