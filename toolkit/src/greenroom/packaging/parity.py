@@ -182,12 +182,17 @@ def refuse(
     lines += [
         f"  expected {item.expected!r}, found {item.found!r}, score error {item.error:.3g} "
         f"({item.kind}): {_show(item.features)}"
-        for item in differences[:SHOWN]
+        for item in _distinct(differences)[:SHOWN]
     ]
-    lines += [f"another arithmetic failed: {failure}" for failure in failures]
+    lines += [f"another arithmetic failed: {failure}" for failure in dict.fromkeys(failures)]
     lines += [culprit] if culprit else []
     lines.append(_remedy(kinds, [feature.name for feature in features if feature.dtype == "float32"]))
     return ParityError("\n".join(lines), differences=differences)
+
+
+def _distinct(differences: Sequence[Difference]) -> list[Difference]:
+    """Return the first difference of each row: hostile rows repeat where the frame does."""
+    return list({_show(item.features): item for item in reversed(differences)}.values())[::-1]
 
 
 def _remedy(kinds: Counter[str], narrow: Sequence[str]) -> str:
