@@ -165,7 +165,7 @@ def test_every_field_of_status_is_explained(name: str) -> None:
 
 def paths() -> set[str]:
     """Return every path that a serving pod or the operator answers."""
-    anything: Any = SimpleNamespace(production=None, model="churn")
+    anything: Any = SimpleNamespace(production=None, model="churn", features=None)
     admin = build_admin(residents=anything, metrics=anything, started=lambda: True, pod=anything)
     public = build_public({}, open_inference=anything, predictor=anything, version="v1")
     apps: tuple[Any, ...] = (admin, inspect.getclosurevars(public).nonlocals["app"])

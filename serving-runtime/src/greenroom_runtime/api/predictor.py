@@ -7,7 +7,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol, get_args
@@ -16,9 +16,12 @@ from weakref import WeakSet
 import structlog
 
 from greenroom_runtime.api.errors import ProblemError
+from greenroom_runtime.api.fetched import Fetched, blame
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.bundle import Value
 from greenroom_runtime.contract.flags import DEFAULT_KEY, FlagStore
+from greenroom_runtime.features.chain import ENTITY_LENGTH, FeatureCache
+from greenroom_runtime.features.entry import REQUEST, FeaturesUnavailableError, Found
 from greenroom_runtime.metrics import Metrics
 from greenroom_runtime.models.door import Finding, Problem
 from greenroom_runtime.models.residents import LoadedVersion, Residents, Serving
@@ -37,8 +40,6 @@ REASON_FALLBACK = "fallback"
 REASON_PATH = "path"
 REFUSED_WITH_OTHERS = "refused-with-others"
 """The kind of problem of a row that could have been answered alone."""
-SOURCE_REQUEST = "request"
-"""Where features come from: the request itself."""
 _MAX_FINDINGS = 1000
 _SPARE_FEATURES = 10_000
 """So many that no version takes are looked at one by one."""
@@ -76,6 +77,7 @@ class Answer:
     prediction: Value
     probabilities: list[float] | None
     """In the order of the signature's classes; None for regressors."""
+    feature_source: str = REQUEST
 
 
 class _Scene(NamedTuple):
@@ -98,6 +100,8 @@ class _Row:
     reason: str = ""
     prediction: Prediction | None = None
     problem: ProblemError | None = None
+    fetched: Fetched | None = None
+    """What the features are from that the request left out; None where it has all."""
     brief: bool = False
     """Whether enough is told already of the rows before it that do not fit either."""
 
@@ -120,6 +124,7 @@ class Predictor:
     residents: Residents
     metrics: Metrics
     log: Log | None = None
+    features: FeatureCache | None = None
     clock: Callable[[], float] = time.perf_counter
     wall_clock: Callable[[], float] = time.time
     _router: Router | None = None
@@ -170,13 +175,15 @@ class Predictor:
     async def answer_row(self, asked: Asked, features: Features) -> Answer:
         """Answer one row; ProblemError where that cannot be."""
         row = _Row(asked, features, self._scene())
+        if self.features is not None:
+            await self._complete(row, self.features)
         self._route(row)
         if row.problem is None and row.version is not None:
             if asked.size >= _LARGE_BYTES:
                 await self._infer_many([row])
             else:
                 try:
-                    self._take(row, await row.version.batcher.predict(features))
+                    self._take(row, await row.version.batcher.predict(row.features))
                 except Exception as error:  # noqa: BLE001 a model may raise anything
                     self._take(row, error)
         self._count(row)
@@ -194,6 +201,8 @@ class Predictor:
         """
         scene = self._scene()
         begun = [_Row(who, features, scene) for who, features in zip(asked, rows, strict=True)]
+        if self.features is not None:
+            await self._complete_many(begun, self.features)
         await self._route_many(begun, together=together)
         if together:
             _refuse_with_others(begun)
@@ -213,6 +222,51 @@ class Predictor:
         row.problem = problem
         self._count(row)
 
+    async def _complete(self, row: _Row, cache: FeatureCache) -> None:
+        """Fetch what the row leaves out of what its version takes; a row that has all never waits."""
+        entity, takers = _entity_of(row.asked, cache.entity_key), self._takers(row)
+        lacking = _lacking(row, takers) if entity else ()
+        if not lacking:
+            return
+        accept = takers[0].session.door.complaint
+        found: Found | FeaturesUnavailableError | None = cache.recall(entity, lacking, accept)
+        if found is None:
+            try:
+                found = await cache.fetch(entity, lacking, accept)
+            except FeaturesUnavailableError as error:
+                found = error.with_traceback(None)
+        _fill(row, lacking, found)
+
+    async def _complete_many(self, rows: Sequence[_Row], cache: FeatureCache) -> None:
+        """Fetch what rows leave out, each entity once."""
+        wanted: dict[str, set[str]] = {}
+        lacks: list[tuple[_Row, str, Collection[str]]] = []
+        takers: Sequence[LoadedVersion] = ()
+        for number, row in enumerate(rows):
+            await _let_others(number)
+            entity, takers = _entity_of(row.asked, cache.entity_key), self._takers(row)
+            lacking = _lacking(row, takers) if entity else ()
+            if lacking:
+                wanted.setdefault(entity, set()).update(lacking)
+                lacks.append((row, entity, lacking))
+        if lacks:
+            # The first taker is production, or the version that the path names: the same for all rows.
+            found = await cache.fetch_many(wanted, takers[0].session.door.complaint)
+            for row, entity, lacking in lacks:
+                _fill(row, lacking, found[entity])
+
+    def _takers(self, row: _Row) -> Sequence[LoadedVersion]:
+        """Return who may answer the row: production or the version that the path names, and its rollout's."""
+        (serving, router), asked = row.scene, row.asked
+        first = serving.ready.get(asked.version) if asked.version else serving.production
+        if first is None:
+            return ()
+        if router is None or asked.version:
+            return (first,)
+        decision = router.choose(_key(asked, router.key), asked.context)
+        rollout = serving.ready.get(decision.version)
+        return (first,) if rollout is None or rollout is first else (first, rollout)
+
     async def _route_many(self, rows: Sequence[_Row], *, together: bool) -> None:
         findings = 0
         for number, row in enumerate(rows):
@@ -229,6 +283,11 @@ class Predictor:
 
     def _route(self, row: _Row) -> None:
         """Choose the version and check the features against it; what hinders goes into the row."""
+        self._choose(row)
+        if row.fetched is not None and row.problem is not None:
+            row.problem = blame(row.problem, row.fetched)
+
+    def _choose(self, row: _Row) -> None:
         serving, router = row.scene
         try:
             production = self._find("", row.scene)
@@ -296,7 +355,7 @@ class Predictor:
                     row.reason,
                     _entity(row),
                     row.features or None,
-                    SOURCE_REQUEST,
+                    REQUEST if row.fetched is None else row.fetched.source,
                     status,
                     seconds * 1000,
                     None if prediction is None else prediction.prediction,
@@ -306,6 +365,7 @@ class Predictor:
                     row.scene.serving.sensitive_features,
                     None if problem is None else row.scene.serving.known_features,
                     asked.size,
+                    None if row.fetched is None else row.fetched.age_seconds,
                 )
             )
         if row.scene.serving is not self.residents.serving and version is not None:
@@ -336,7 +396,9 @@ def _entity(row: _Row) -> str:
 
 def _answer(row: _Row) -> Answer:
     assert row.version is not None and row.prediction is not None  # noqa: S101, PT018 it was routed and inferred
-    return Answer(row.version, row.reason, row.prediction.prediction, row.prediction.probabilities)
+    prediction, probabilities = row.prediction.prediction, row.prediction.probabilities
+    source = REQUEST if row.fetched is None else row.fetched.source
+    return Answer(row.version, row.reason, prediction, probabilities, source)
 
 
 def _can_answer(rollout: LoadedVersion, row: _Row) -> bool:
@@ -368,6 +430,30 @@ def _check(row: _Row) -> None:
 def _key(asked: Asked, name: str) -> str:
     """Return what the user is told apart by: the member ``user_id``, or an attribute of the context."""
     return sticky_key(asked.user_id if name == DEFAULT_KEY else asked.context.get(name))
+
+
+def _entity_of(asked: Asked, name: str) -> str:
+    """Return whose features to fetch; empty for nobody."""
+    entity = _key(asked, name)
+    return entity if len(entity) <= ENTITY_LENGTH and entity.isprintable() else ""
+
+
+def _lacking(row: _Row, takers: Sequence[LoadedVersion]) -> Collection[str]:
+    """Return what the row leaves out of what any of these takes."""
+    lacking: frozenset[str] = frozenset()
+    for taker in takers:
+        lacking |= taker.session.door.names.difference(row.features)
+    return lacking
+
+
+def _fill(row: _Row, lacking: Collection[str], found: Found | FeaturesUnavailableError) -> None:
+    """Give the row what it lacks; what it has wins, and what nobody asked for stays where it was."""
+    if isinstance(found, FeaturesUnavailableError):
+        row.fetched = Fetched(lacking, REQUEST, trouble=found)
+        return
+    row.fetched = Fetched(lacking, found.source, found.age_seconds)
+    there = found.features
+    row.features = {**row.features, **{name: there[name] for name in lacking if name in there}}
 
 
 def _refuse_with_others(rows: Sequence[_Row]) -> None:
