@@ -1,9 +1,11 @@
 """A real HTTP service that computes features, with faults to order."""
 
 import asyncio
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -102,8 +104,15 @@ def _status(value: object) -> str:
 
 
 @contextmanager
-def feature_service(*, port: int = 0, **settings: Any) -> Iterator[FeatureService]:
-    """Run a service until the block ends: ``/one/{entity}``, ``/many``, ``/get-online-features``."""
+def feature_service(*, port: int = 0, tls: Path | None = None, **settings: Any) -> Iterator[FeatureService]:
+    """Run a service until the block ends: ``/one/{entity}``, ``/many``, ``/get-online-features``.
+
+    Over TLS with a file of certificate and key.
+    """
+    context = None
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls)
     service = FeatureService(**settings)
     application = web.Application()
     application.router.add_get("/one/{entity}", service.one)
@@ -112,7 +121,7 @@ def feature_service(*, port: int = 0, **settings: Any) -> Iterator[FeatureServic
     with loop_thread() as thread:
         runner = web.AppRunner(application, access_log=None)
         thread.run(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", port)
+        site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=context)
         thread.run(site.start())
         service.port = runner.addresses[0][1]
         yield service

@@ -174,7 +174,8 @@ class ComputeSource:
             raise SourceError("the feature service has asked not to be asked for a while (Retry-After)")
         wait = 0.0
         if self._rate is not None:
-            reserved = self._rate.reserve(deadline - self._clock())
+            # At most half of what is left: an answer takes its time, too.
+            reserved = self._rate.reserve((deadline - self._clock()) / 2)
             if reserved is None:
                 raise SourceError(
                     f"features.compute.rateLimit is reached: {self._settings.rate_limit:g} a second"

@@ -231,10 +231,11 @@ def open_client(url: str, *, environment: Mapping[str, str]) -> _Client:
     """Return a client that has not connected yet; ValueError for a URL that cannot be used."""
     address = _parse(url)
     options = _options(address, environment)
+    # Once: a connection that has rested may have been closed by a server that was begun anew.
+    options["retry"] = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
     if address.scheme == "cluster":
         host, port = address.hosts[0]
-        return RedisCluster(host=host, port=port, cluster_error_retry_attempts=1, **options)
-    options |= {"retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))}
+        return RedisCluster(host=host, port=port, **options)
     if address.scheme == "sentinel":
         master, database = address.parts[0], address.parts[1] if len(address.parts) > 1 else "0"
         password = environment.get(SENTINEL_PASSWORD)
