@@ -127,11 +127,12 @@ async def test_a_frozen_server_is_a_redis_that_hangs(redis: RedisServer, url: st
 
 
 async def test_a_slow_redis_is_left_alone_with_its_connections(proxy: FaultProxy, url: str) -> None:
-    """With 200 ms on each answer who asks waits 20 and goes on; late answers keep their connections alive."""
+    """Who asks waits for its timeout and goes on; answers that come late keep their connections alive."""
     clock = Clock()
-    async with feature_cache(redis=impatient(proxy.port), compute=url, clock=clock) as cache:
+    layer = {**impatient(proxy.port), "timeout_seconds": 0.1}
+    async with feature_cache(redis=layer, compute=url, clock=clock) as cache:
         await fetch(cache, "first")
-        proxy.delay_seconds = 0.2
+        proxy.delay_seconds = 0.5
         assert await sources(cache, 30) == {"compute"}
         store = cache.store
         assert store is not None
@@ -145,22 +146,19 @@ async def test_a_slow_redis_is_left_alone_with_its_connections(proxy: FaultProxy
         assert proxy.connections == connections
 
 
-async def test_connections_that_take_longer_than_a_request_can_wait_are_made(
-    proxy: FaultProxy, url: str
-) -> None:
-    """A server far away, or a handshake: the first requests go on without, and the next ones have it."""
-    proxy.delay_seconds = 0.05
-    layer = {**impatient(proxy.port), "timeout_seconds": 0.08}
-    environment = {PASSWORD: "wrong on purpose: another round trip before the first command"}
-    clock = Clock()
-    async with feature_cache(redis=layer, compute=url, environment=environment, clock=clock) as cache:
-        await sources(cache, 1)
-        assert cache.store is not None
-        await until(lambda: not cache.store._running)  # type: ignore[union-attr]
-    async with feature_cache(redis=layer, compute=url, clock=clock) as cache:
-        await sources(cache, 1)
-        await until(lambda: not cache.store._running)  # type: ignore[union-attr]
-        await cache.store.get_many(["u1"])  # type: ignore[union-attr]
+async def test_connections_that_take_longer_than_a_request_can_wait_are_made(url: str) -> None:
+    """A server far away, or a handshake: the first request goes on without, and the next one has it."""
+    with redis_server(password="right") as server, fault_proxy(server.port) as proxy:
+        proxy.delay_seconds = 0.2
+        layer = {**impatient(proxy.port), "timeout_seconds": 0.35}
+        async with feature_cache(redis=layer, compute=url, environment={PASSWORD: "right"}) as cache:
+            await sources(cache, 1)
+            store = cache.store
+            assert store is not None
+            assert store.tally.failures == 1
+            await until(lambda: not store._running)  # type: ignore[attr-defined]
+            await store.get_many(["u1"])
+            assert proxy.connections <= 2
 
 
 async def test_resets_are_taken_for_a_dead_redis(proxy: FaultProxy, url: str) -> None:
