@@ -5,6 +5,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from greenroom_runtime.contract import names
+from greenroom_runtime.contract.evidence import RolloutEvidence
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 64 * 1024
@@ -160,6 +161,8 @@ class PodReport(ReportModel):
     """None where no log is kept."""
     features: FeatureReport | None = None
     """None where no features are fetched."""
+    evidence: RolloutEvidence | None = None
+    """None while the flag store names no epoch."""
 
     def version(self, name: str) -> VersionReport | None:
         """Return what it says of one version, None when it says nothing."""
