@@ -1,5 +1,6 @@
 """Where features are from that a request leaves out."""
 
+from enum import StrEnum
 from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
@@ -168,6 +169,13 @@ class Features(ApiModel):
     request that lacks the feature is answered with an error."""
 
 
+class SourceState(StrEnum):
+    """Whether pods ask a source of features."""
+
+    ASKED = "Asked"
+    LEFT_ALONE = "LeftAlone"
+
+
 class FeaturesStatus(ApiModel):
     """Where fetched features come from, of all pods that there are, since each of them started."""
 
@@ -185,9 +193,9 @@ class FeaturesStatus(ApiModel):
     """Rows that needed a default."""
     failed_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Rows that could not be answered, since no source could."""
-    redis: Annotated[str, Field(max_length=16)] | None = None
-    """Closed while every pod uses Redis; Open or HalfOpen while one leaves it alone."""
-    compute: Annotated[str, Field(max_length=16)] | None = None
+    redis: SourceState | None = None
+    """Asked while every pod asks Redis; LeftAlone while one does not, since it fails."""
+    compute: SourceState | None = None
     """The same of where features are computed."""
     pods_failing: Annotated[int, Field(ge=0)] = 0
     """Pods that leave a source alone now."""
@@ -196,4 +204,4 @@ class FeaturesStatus(ApiModel):
     error: Annotated[str, Field(max_length=512)] | None = None
     """What it complains of."""
     time: Timestamp
-    """When this was last counted: at most every 30 seconds, but for the beginning and end of a failure."""
+    """When this was last counted: every 30 seconds at most, and when a failure begins or ends."""
