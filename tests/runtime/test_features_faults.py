@@ -459,7 +459,7 @@ async def test_feast_is_asked_in_its_own_way(service: FeatureService) -> None:
         "feast": {"service": "churn_v1", "join_key": "customer"},
     }
     async with feature_cache(compute=layer) as cache:
-        found = await cache.fetch_many(dict.fromkeys(("u1", "u2", "u3"), AGE), anything)
+        found = await cache.fetch_many(dict.fromkeys(("u1", "u2", "u3"), ("age", "city")), anything)
     features = [one.features for one in found.values() if isinstance(one, Found)]
     assert features == [{"age": 41.0, "city": None}, {"city": "Oslo"}, {}]
     assert (service.asked, service.paths) == ([["u1", "u2", "u3"]], ["/get-online-features"])

@@ -1,7 +1,6 @@
 """What fetching made of a row's features, and how its failures are told."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,31 +13,23 @@ UNAVAILABLE: Final = "features-unavailable"
 _MAX_NAMES: Final = 1000
 
 
-@dataclass(slots=True)
-class Fetched:
-    """What was fetched for a row, or why it was not."""
+def blame(
+    problem: ProblemError, lacking: Collection[str], *, source: str, trouble: FeaturesUnavailableError | None
+) -> ProblemError:
+    """Return a refusal of features as what it is where their source is at fault, not the client.
 
-    lacking: Collection[str]
-    """The features that the request had left out."""
-    source: str
-    age_seconds: float | None = None
-    trouble: FeaturesUnavailableError | None = None
-
-
-def blame(problem: ProblemError, fetched: Fetched) -> ProblemError:
-    """Return a refusal of features as what it is where the features' source is at fault, not the client."""
+    ``lacking`` are those that the request had left out; ``trouble`` is why they could not be fetched.
+    """
     errors = problem.extra.get("errors", ())
-    theirs = [error for error in errors if error.get("feature") in fetched.lacking]
-    if fetched.trouble is not None and theirs:
-        return _unavailable(theirs, fetched.trouble)
+    theirs = [error for error in errors if error.get("feature") in lacking]
+    if trouble is not None and theirs:
+        return _unavailable(theirs, trouble)
     unfit = [error for error in theirs if error["problem"] != "missing"]
     if not unfit:
         return problem
     named = ", ".join(repr(error["feature"]) for error in unfit[:8])
-    detail = (
-        f"features from {fetched.source} are not what the model takes: {named}; somebody has changed them"
-    )
-    extra = {"errors": unfit, "feature_source": fetched.source}
+    detail = f"features from {source} are not what the model takes: {named}; somebody has changed them"
+    extra = {"errors": unfit, "feature_source": source}
     return ProblemError(status=HTTPStatus.BAD_GATEWAY, kind=UNFIT, detail=detail, extra=extra)
 
 

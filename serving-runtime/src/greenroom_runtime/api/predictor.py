@@ -16,7 +16,7 @@ from weakref import WeakSet
 import structlog
 
 from greenroom_runtime.api.errors import ProblemError
-from greenroom_runtime.api.fetched import Fetched, blame
+from greenroom_runtime.api.fetched import blame
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.bundle import Value
 from greenroom_runtime.contract.flags import DEFAULT_KEY, FlagStore
@@ -100,8 +100,13 @@ class _Row:
     reason: str = ""
     prediction: Prediction | None = None
     problem: ProblemError | None = None
-    fetched: Fetched | None = None
-    """What the features are from that the request left out; None where it has all."""
+    lacking: Collection[str] = ()
+    """What the request left out, and was looked for elsewhere."""
+    feature_source: str = REQUEST
+    feature_age: float | None = None
+    """In seconds."""
+    trouble: FeaturesUnavailableError | None = None
+    """Why it could not be had."""
     brief: bool = False
     """Whether enough is told already of the rows before it that do not fit either."""
 
@@ -261,7 +266,7 @@ class Predictor:
         first = serving.ready.get(asked.version) if asked.version else serving.production
         if first is None:
             return ()
-        if router is None or asked.version:
+        if router is None or asked.version or len(router.routable) == 1:
             return (first,)
         decision = router.choose(_key(asked, router.key), asked.context)
         rollout = serving.ready.get(decision.version)
@@ -284,8 +289,8 @@ class Predictor:
     def _route(self, row: _Row) -> None:
         """Choose the version and check the features against it; what hinders goes into the row."""
         self._choose(row)
-        if row.fetched is not None and row.problem is not None:
-            row.problem = blame(row.problem, row.fetched)
+        if row.lacking and row.problem is not None:
+            row.problem = blame(row.problem, row.lacking, source=row.feature_source, trouble=row.trouble)
 
     def _choose(self, row: _Row) -> None:
         serving, router = row.scene
@@ -355,7 +360,7 @@ class Predictor:
                     row.reason,
                     _entity(row),
                     row.features or None,
-                    REQUEST if row.fetched is None else row.fetched.source,
+                    row.feature_source,
                     status,
                     seconds * 1000,
                     None if prediction is None else prediction.prediction,
@@ -365,7 +370,7 @@ class Predictor:
                     row.scene.serving.sensitive_features,
                     None if problem is None else row.scene.serving.known_features,
                     asked.size,
-                    None if row.fetched is None else row.fetched.age_seconds,
+                    row.feature_age,
                 )
             )
         if row.scene.serving is not self.residents.serving and version is not None:
@@ -397,8 +402,7 @@ def _entity(row: _Row) -> str:
 def _answer(row: _Row) -> Answer:
     assert row.version is not None and row.prediction is not None  # noqa: S101, PT018 it was routed and inferred
     prediction, probabilities = row.prediction.prediction, row.prediction.probabilities
-    source = REQUEST if row.fetched is None else row.fetched.source
-    return Answer(row.version, row.reason, prediction, probabilities, source)
+    return Answer(row.version, row.reason, prediction, probabilities, row.feature_source)
 
 
 def _can_answer(rollout: LoadedVersion, row: _Row) -> bool:
@@ -434,26 +438,28 @@ def _key(asked: Asked, name: str) -> str:
 
 def _entity_of(asked: Asked, name: str) -> str:
     """Return whose features to fetch; empty for nobody."""
-    entity = _key(asked, name)
+    entity = asked.user_id if name == DEFAULT_KEY else sticky_key(asked.context.get(name))
     return entity if len(entity) <= ENTITY_LENGTH and entity.isprintable() else ""
 
 
 def _lacking(row: _Row, takers: Sequence[LoadedVersion]) -> Collection[str]:
     """Return what the row leaves out of what any of these takes."""
-    lacking: frozenset[str] = frozenset()
-    for taker in takers:
-        lacking |= taker.session.door.names.difference(row.features)
-    return lacking
+    names = [taker.session.door.names for taker in takers]
+    if not names:
+        return ()
+    wanted = names[0] if len(names) == 1 else frozenset().union(*names)
+    return wanted.difference(row.features) if row.features else wanted
 
 
 def _fill(row: _Row, lacking: Collection[str], found: Found | FeaturesUnavailableError) -> None:
     """Give the row what it lacks; what it has wins, and what nobody asked for stays where it was."""
+    row.lacking = lacking
     if isinstance(found, FeaturesUnavailableError):
-        row.fetched = Fetched(lacking, REQUEST, trouble=found)
+        row.trouble = found
         return
-    row.fetched = Fetched(lacking, found.source, found.age_seconds)
-    there = found.features
-    row.features = {**row.features, **{name: there[name] for name in lacking if name in there}}
+    row.feature_source, row.feature_age = found.source, found.age_seconds
+    # In a batch the entity's other rows may lack more.
+    row.features = {**found.features, **row.features}
 
 
 def _refuse_with_others(rows: Sequence[_Row]) -> None:

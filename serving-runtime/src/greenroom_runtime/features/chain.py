@@ -129,12 +129,25 @@ class FeatureCache:
         back: an entity that is asked for again and again never waits.
         """
         entry = self.memory.get(entity)
-        if entry is None or not entry.covers(lacking):
+        if entry is None:
             return None
         now = self._clock()
         if now < entry.expires:
-            return self._found(entry, lacking, MEMORY)
-        if not entry.known or now >= entry.expires + min(self._ttl, self._stale):
+            features = entry.show(lacking)
+            if len(features) < len(lacking):
+                return self._found(entry, lacking, MEMORY) if entry.final else None
+            self.counts.by_source[MEMORY] += 1
+            age = now - entry.born
+            self.counts.ages.observe(age)
+            return Found(features, MEMORY, age)
+        return self._recall_stale(entity, entry, lacking, accept)
+
+    def _recall_stale(
+        self, entity: str, entry: Entry, lacking: Collection[str], accept: Accept
+    ) -> Found | None:
+        now = self._clock()
+        late = now >= entry.expires + min(self._ttl, self._stale)
+        if late or not entry.known or not entry.covers(lacking):
             return None
         if now >= entry.refresh_after:
             entry.refresh_after = now + _REFRESH_AGAIN_SECONDS
@@ -275,7 +288,7 @@ class FeatureCache:
 
     def _make_do(self, entity: str, lacking: Collection[str], error: FeaturesUnavailableError) -> Found:
         """Return what memory has kept, or defaults; raises the error where that is not enough."""
-        kept = self.memory.get(entity)
+        kept = self.memory.get_kept(entity)
         if kept is not None and kept.known:
             source = MEMORY if self._clock() < kept.expires else STALE
             if all(name in kept.features or name in self.defaults for name in lacking):
@@ -287,16 +300,15 @@ class FeatureCache:
 
     def _found(self, entry: Entry, lacking: Collection[str], source: str) -> Found:
         """Return an entry's features, with defaults for those that it has not."""
-        age = max(0.0, self._clock() - entry.born)
-        features = entry.features
-        absent = [name for name in lacking if name not in features]
-        if absent:
+        features = entry.show(lacking)
+        if len(features) < len(lacking):
             self.counts.unknown += not entry.known
-            given = {name: self.defaults[name] for name in absent if name in self.defaults}
+            given = {name: self.defaults[name] for name in lacking if name in self.defaults}
             if given and not entry.known:
                 return self._defaults(lacking)
-            if given:
-                features, source = {**features, **given}, DEFAULT
+            if not given.keys() <= features.keys():
+                features, source = {**given, **features}, DEFAULT
+        age = max(0.0, self._clock() - entry.born)
         self.counts.by_source[source] += 1
         self.counts.ages.observe(age)
         return Found(features, source, age)

@@ -1,7 +1,7 @@
 """What is known of one entity, where it is from, and how it can be that nothing is."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 Features = Mapping[str, Any]
@@ -36,10 +36,23 @@ class Entry:
     refresh_after: float = 0.0
     """Not asked for again in the background before that: the last attempt has failed."""
 
+    shown: Features = field(default_factory=dict)
+    """The features that were last asked for, of those that there are."""
+    shown_for: Collection[str] = ()
+    """Which these are."""
+
     @property
     def known(self) -> bool:
         """Whether the source knows the entity at all."""
         return bool(self.features)
+
+    def show(self, names: Collection[str]) -> Features:
+        """Return those of these features that there are. Requests lack the same ones again and again."""
+        if self.shown_for is not names and self.shown_for != names:
+            there = self.features
+            self.shown = {name: there[name] for name in names if name in there}
+            self.shown_for = names
+        return self.shown
 
     def covers(self, names: Collection[str]) -> bool:
         """Tell whether there is nothing to be gained by asking elsewhere for these features."""
@@ -51,6 +64,7 @@ class Found:
     """What a row gets."""
 
     features: Features
+    """Of those that it lacks the ones that were found; nothing else."""
     source: str
     age_seconds: float | None
     """Of the fetched ones; None where they are defaults."""

@@ -40,14 +40,18 @@ class Memory:
         return len(self._entries)
 
     def get(self, entity: str) -> Entry | None:
-        """Return what is kept of an entity, expired or not; None beyond all use."""
+        """Return what is kept of an entity, expired or not."""
         entry = self._entries.get(entity)
-        if entry is None:
-            return None
-        if self.clock() >= entry.expires + self.keep_seconds:
+        if entry is not None:
+            self._entries.move_to_end(entity)
+        return entry
+
+    def get_kept(self, entity: str) -> Entry | None:
+        """Return what is kept of an entity and still of use, expired or not; what is not is forgotten."""
+        entry = self.get(entity)
+        if entry is not None and self.clock() >= entry.expires + self.keep_seconds:
             self.drop(entity)
             return None
-        self._entries.move_to_end(entity)
         return entry
 
     def put(self, entity: str, entry: Entry) -> None:
