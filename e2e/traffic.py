@@ -37,10 +37,18 @@ class Traffic:
     """
 
     def __init__(
-        self, url: str, rows: Sequence[dict[str, Any]], *, kept: int = 4, fresh: int = 2, pause: float = 0.01
+        self,
+        url: str,
+        rows: Sequence[dict[str, Any]],
+        *,
+        requests: Sequence[dict[str, Any]] = (),
+        kept: int = 4,
+        fresh: int = 2,
+        pause: float = 0.01,
     ) -> None:
+        """Send rows of features, or whole requests instead, one after the other and again."""
         self._url = f"{url}/predict"
-        self._rows = rows
+        self._requests = requests or [{"features": row} for row in rows]
         self._clients = [f"kept-{index}" for index in range(kept)]
         self._clients += [f"fresh-{index}" for index in range(fresh)]
         self._pause = pause
@@ -96,8 +104,8 @@ class Traffic:
     async def _send_all(self, client: str) -> None:
         connector = aiohttp.TCPConnector(limit=1, force_close=client.startswith("fresh"))
         async with aiohttp.ClientSession(connector=connector, trust_env=False) as session:
-            for row in itertools.cycle(self._rows):
-                answer = await self._send(session, client, row)
+            for request in itertools.cycle(self._requests):
+                answer = await self._send(session, client, request)
                 with self._news:
                     self.answers.append(answer)
                     self._news.notify_all()
@@ -105,12 +113,12 @@ class Traffic:
                     return
                 await asyncio.sleep(self._pause)
 
-    async def _send(self, session: aiohttp.ClientSession, client: str, row: dict[str, Any]) -> Answer:
+    async def _send(self, session: aiohttp.ClientSession, client: str, request: dict[str, Any]) -> Answer:
         began = time.monotonic()
         status, version, error = 0, "", ""
         try:
             timeout = aiohttp.ClientTimeout(total=10)
-            async with session.post(self._url, json={"features": row}, timeout=timeout) as response:
+            async with session.post(self._url, json=request, timeout=timeout) as response:
                 body = await response.read()
                 status, version = response.status, response.headers.get(names.HEADER_VERSION, "")
                 error = "" if status == 200 else body.decode(errors="replace")[:500]
