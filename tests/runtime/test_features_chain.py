@@ -192,6 +192,23 @@ async def test_redis_without_a_new_feature_is_passed_over(
         assert await fetch(cache) == ({"age": 41.0}, "memory")
 
 
+async def test_what_redis_lacks_and_nobody_computes_now_is_unavailable(
+    redis: RedisServer, service: FeatureService
+) -> None:
+    """A value from before a feature was wanted is no answer while the service is away."""
+    service.status = 500
+    with redis.client() as client:
+        value = {"at": Clock().wall(), "features": {"city": "Oslo"}}
+        client.set(f"{KEY_START}u1", orjson.dumps(value))
+    url = f"{service.url}/one/{{entity}}"
+    async with feature_cache(redis=redis.url, compute=url, clock=Clock()) as cache:
+        with pytest.raises(FeaturesUnavailableError, match="answers 500"):
+            await fetch(cache, lacking=("age", "city"))
+    async with feature_cache(redis=redis.url, compute=url, clock=Clock(), defaults={"age": 18.0}) as cache:
+        found = await fetch(cache, lacking=("age", "city"))
+        assert found == ({"age": 18.0, "city": "Oslo"}, "default")
+
+
 async def test_redis_alone_is_a_source(redis: RedisServer) -> None:
     """A pipeline may fill it; what it does not know nobody knows."""
     with redis.client() as client:

@@ -194,6 +194,22 @@ async def test_no_password_is_told_as_such(url: str) -> None:
             assert "refuses" in cache.store.breaker.error
 
 
+async def test_a_redis_that_is_full_is_read_on(redis: RedisServer, url: str) -> None:
+    """What cannot be written back is dropped, and no reason to leave alone what can be read."""
+    with redis.client() as client:
+        value = {"at": Clock().wall(), "features": KNOWN}
+        client.mset({f"{KEY_START}u{number}": orjson.dumps(value) for number in range(30)})
+        client.config_set("maxmemory", "1")
+        client.config_set("maxmemory-policy", "noeviction")
+        async with feature_cache(redis=redis.url, compute=url, clock=Clock()) as cache:
+            assert await sources(cache, 30, start=100) == {"compute"}
+            store = cache.store
+            assert store is not None
+            await until(lambda: store.dropped == 30)
+            assert store.breaker.state is BreakerState.CLOSED
+            assert await sources(cache, 30) == {"redis"}
+
+
 async def test_a_key_of_another_kind_is_garbage(redis: RedisServer, url: str) -> None:
     """Somebody else's list under our key is no value; it is replaced."""
     with redis.client() as client:
@@ -241,7 +257,7 @@ def _certificates(path: Path) -> str:
 
 async def test_a_redis_cluster_is_accepted(url: str) -> None:
     """One that has all slots on one node; a batch's keys are spread over slots all the same."""
-    with redis_server("--cluster-enabled", "yes") as server:
+    with redis_server("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
         with server.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             await until(lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")))
@@ -484,5 +500,5 @@ async def test_a_private_authority_of_the_service_is_trusted(tmp_path: Path) -> 
         async with feature_cache(compute=address, environment=trusted) as cache:
             assert (await fetch(cache, "u1")).source == "compute"
         async with feature_cache(compute=address) as cache:
-            with pytest.raises(FeaturesUnavailableError):
+            with pytest.raises(FeaturesUnavailableError, match="its certificate is not trusted"):
                 await fetch(cache, "u1")

@@ -1,5 +1,6 @@
 """The chain: which layer is asked, in which order, and what is answered when none can be."""
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -36,6 +37,8 @@ _UNKNOWN_SECONDS: Final = 5.0
 _JITTER: Final = 0.1
 """Entries expire earlier by up to so much of their time: those of one moment are not all fetched at once."""
 _REFRESH_AGAIN_SECONDS: Final = 1.0
+_JUDGED_A_TURN: Final = 128
+"""Entries that are judged before requests get their turn of the event loop."""
 _AGES: Final = tuple(2.0**power for power in range(-3, 18))
 """An eighth of a second to a day and a half."""
 _MAX_ERROR: Final = 512
@@ -196,7 +199,7 @@ class FeatureCache:
     ) -> Found | FeaturesUnavailableError:
         try:
             if entry is None or not self._is_enough(entry, lacking):
-                entry = self._conclude(entity, entry, outcome, cause)
+                entry = self._conclude(entity, lacking, stored=entry, outcome=outcome, cause=cause)
             return self._found(entry, lacking, self._source_of(entry))
         except FeaturesUnavailableError as error:
             nothing = error
@@ -238,7 +241,7 @@ class FeatureCache:
                     outcome = await self.source.get(entity, accept)
                 except SourceError as error:
                     outcome = error
-            entry = self._conclude(entity, entry, outcome, cause)
+            entry = self._conclude(entity, lacking, stored=entry, outcome=outcome, cause=cause)
         if self._source_of(entry) != STALE:
             ttl = self._ttl if entry.known else min(self._ttl, _UNKNOWN_SECONDS)
             entry.expires = self._clock() + ttl * (1 - _JITTER * self._chance())
@@ -256,7 +259,9 @@ class FeatureCache:
         except SourceError as error:
             return {}, error.with_traceback(None)
         cause = None
-        for entity, entry in list(found.items()):
+        for number, (entity, entry) in enumerate(list(found.items())):
+            if number % _JUDGED_A_TURN == _JUDGED_A_TURN - 1:
+                await asyncio.sleep(0)
             entry.final = self.source is None
             if wrong := accept(entry.features):
                 cause = UnfitFeaturesError(f"Redis holds another type: {wrong}")
@@ -267,7 +272,13 @@ class FeatureCache:
         return entry is not None and self._clock() < entry.expires and entry.covers(lacking)
 
     def _conclude(
-        self, entity: str, stored: Entry | None, outcome: _Outcome, cause: SourceError | None
+        self,
+        entity: str,
+        lacking: Collection[str],
+        *,
+        stored: Entry | None,
+        outcome: _Outcome,
+        cause: SourceError | None,
     ) -> Entry:
         """Return the best entry there is; ``cause`` is why Redis has none, ``outcome`` what compute said."""
         if isinstance(outcome, Entry):
@@ -275,7 +286,8 @@ class FeatureCache:
                 self.store.put(entity, outcome)
             return outcome
         now = self._clock()
-        if stored is not None and now < stored.expires + self._stale:
+        kept = stored is not None and now < stored.expires + self._stale
+        if stored is not None and kept and (outcome is None or self._suffices(stored, lacking)):
             return stored
         if cause is None and outcome is None:
             size = estimate_bytes(entity, features=0, encoded=0)
@@ -291,12 +303,15 @@ class FeatureCache:
         kept = self.memory.get_kept(entity)
         if kept is not None and kept.known:
             source = MEMORY if self._clock() < kept.expires else STALE
-            if all(name in kept.features or name in self.defaults for name in lacking):
+            if self._suffices(kept, lacking):
                 return self._found(kept, lacking, source)
         if all(name in self.defaults for name in lacking):
             return self._defaults(lacking)
         self.counts.failed += 1
         raise error
+
+    def _suffices(self, entry: Entry, lacking: Collection[str]) -> bool:
+        return all(name in entry.features or name in self.defaults for name in lacking)
 
     def _found(self, entry: Entry, lacking: Collection[str], source: str) -> Found:
         """Return an entry's features, with defaults for those that it has not."""

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Final, NamedTuple
 
 import aiohttp
+import structlog
 from yarl import URL
 
 from greenroom_runtime.contract import names
@@ -21,6 +22,8 @@ from greenroom_runtime.features.pace import Hold, RateLimit, RetryBudget, backof
 from greenroom_runtime.features.tally import Tally
 from greenroom_runtime.retry_after import retry_after_seconds
 
+log = structlog.get_logger(__name__)
+
 AUTHORIZATION: Final = f"{names.ENV_FEATURES_COMPUTE_PREFIX}AUTHORIZATION"
 CA_CERT: Final = f"{names.ENV_FEATURES_COMPUTE_PREFIX}CA_CERT"
 _CONNECTIONS: Final = 64
@@ -29,6 +32,10 @@ _AT_ONCE: Final = 16
 _ENTITY_BYTES: Final = 256 * 1024
 """Of an answer, for each entity that was asked for; a larger one is refused."""
 _LIST_BYTES: Final = 16 * 1024 * 1024
+_LARGE_BYTES: Final = 64 * 1024
+"""Answers from this size on are read in a thread: others must not wait for them."""
+_BATCH_SECONDS: Final = 10.0
+"""After which nothing more of a batch is asked for."""
 _UNDONE: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 """Answers that say that nothing was done: what is not idempotent may be sent again, too."""
 _PASSING: Final = _UNDONE | {
@@ -99,6 +106,8 @@ class ComputeSource:
             self._headers["Authorization"] = authorization
         self._tls = _tls(settings.url, environment.get(CA_CERT, ""))
         self._session: aiohttp.ClientSession | None = None
+        self._complaint = ""
+        """What was told last of values that do not fit."""
 
     async def get(self, entity: str, accept: Accept) -> Entry:
         """Return an entity's features, none for one that is not known; SourceError without an answer."""
@@ -110,11 +119,14 @@ class ComputeSource:
     async def get_many(self, entities: Sequence[str], accept: Accept) -> dict[str, Entry | SourceError]:
         """Return the features of each, or why there are none; a few queries at a time."""
         size = self._lookup.entities_at_once
-        slots = asyncio.Semaphore(_AT_ONCE)
+        slots, end = asyncio.Semaphore(_AT_ONCE), self._clock() + _BATCH_SECONDS
 
         async def ask(chunk: Sequence[str]) -> dict[str, Entry | SourceError]:
             async with slots:
-                return await self._ask(chunk, accept)
+                if self._clock() < end:
+                    return await self._ask(chunk, accept)
+            late = SourceError(f"the feature service takes longer than {_BATCH_SECONDS:g} s for a batch")
+            return dict.fromkeys(chunk, late)
 
         chunks = [entities[start : start + size] for start in range(0, len(entities), size)]
         async with asyncio.TaskGroup() as group:
@@ -172,7 +184,8 @@ class ComputeSource:
         """Wait for the rate limit; SourceError where the upstream shall not be asked now."""
         if first and self._hold.on:
             raise SourceError("the feature service has asked not to be asked for a while (Retry-After)")
-        wait = 0.0
+        if not self.breaker.admits():
+            raise SourceError(f"the feature service is left alone: {self.breaker.error}")
         if self._rate is not None:
             # At most half of what is left: an answer takes its time, too.
             reserved = self._rate.reserve((deadline - self._clock()) / 2)
@@ -180,11 +193,8 @@ class ComputeSource:
                 raise SourceError(
                     f"features.compute.rateLimit is reached: {self._settings.rate_limit:g} a second"
                 )
-            wait = reserved
-        if not self.breaker.admits():
-            raise SourceError(f"the feature service is left alone: {self.breaker.error}")
-        if wait:
-            await asyncio.sleep(wait)
+            if reserved:
+                await asyncio.sleep(reserved)
 
     async def _attempt(self, query: Query, accept: Accept, deadline: float) -> _Outcome:
         started = self._clock()
@@ -203,12 +213,18 @@ class ComputeSource:
         except SourceError as error:
             raise self._failed(error, started) from None
         self.tally.add(self._clock() - started, failed=bool(outcome.unfit))
+        self._hold.end()
         if outcome.unfit:
-            self.breaker.failed(next(iter(outcome.unfit.values()))[:256])
+            self._tell_unfit(next(iter(outcome.unfit.values()))[:256])
         else:
             self.breaker.succeeded()
-        self._hold.end()
         return outcome
+
+    def _tell_unfit(self, complaint: str) -> None:
+        self.breaker.failed(complaint)
+        if complaint != self._complaint:
+            self._complaint = complaint
+            log.warning("features do not fit", error=complaint)
 
     def _failed(self, error: SourceError, started: float) -> SourceError:
         self.tally.add(self._clock() - started, failed=True)
@@ -248,9 +264,14 @@ class ComputeSource:
             raise self._refused(answer)
         body = await _bounded(answer.content, limit=min(_ENTITY_BYTES * len(query.entities), _LIST_BYTES))
         try:
-            answers = self._lookup.read(query, body)
+            if len(body) < _LARGE_BYTES:
+                return self._judge(query, body, accept)
+            return await asyncio.to_thread(self._judge, query, body, accept)
         except UnreadableAnswerError as error:
             raise UnfitFeaturesError(f"the feature service answers with something else: {error}") from None
+
+    def _judge(self, query: Query, body: bytes, accept: Accept) -> _Outcome:
+        answers = self._lookup.read(query, body)
         judged = ((entity, accept(features)) for entity, features in answers.items())
         unfit = {entity: f"the feature service has changed: {wrong}" for entity, wrong in judged if wrong}
         return _Outcome(answers, len(body), unfit)
@@ -283,6 +304,8 @@ async def _bounded(stream: aiohttp.StreamReader, *, limit: int) -> bytes:
 
 def _told(error: BaseException) -> str:
     """Say what happened without the URL, which holds the entity."""
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "its certificate is not trusted, see features.compute.secretRef"
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error.strerror or type(error.os_error).__name__
     if isinstance(error, OSError) and error.strerror:

@@ -43,6 +43,8 @@ is on its way, is worth more than a new one."""
 _CONNECTIONS: Final = 32
 _MANY: Final = 1000
 """Keys that one MGET may ask for within the timeout; for each thousand more it may take as long again."""
+_READ_A_TURN: Final = 128
+"""Values that are read before requests get their turn of the event loop."""
 _WAITING: Final = 2048
 """Values that wait to be written; more are dropped."""
 _WRITTEN_AT_ONCE: Final = 64
@@ -91,14 +93,16 @@ class RedisStore:
         keys = [self._start + entity for entity in entities]
         values: list[bytes | None] = await self._call(lambda: self._mget(keys), seconds=seconds)
         found = {}
-        for entity, value in zip(entities, values, strict=True):
+        for number, (entity, value) in enumerate(zip(entities, values, strict=True)):
+            if number % _READ_A_TURN == _READ_A_TURN - 1:
+                await asyncio.sleep(0)
             if value is not None and (entry := self._read(entity, value)) is not None:
                 found[entity] = entry
         return found
 
     def put(self, entity: str, entry: Entry) -> None:
         """Write an entry soon, or never: nobody waits for it and nothing fails over it."""
-        if len(self._queue) >= _WAITING or self._writer_rests():
+        if len(self._queue) >= _WAITING or self.breaker.error:
             self.dropped += 1
             return
         at = self._wall_clock() - (self._clock() - entry.born)
@@ -120,9 +124,6 @@ class RedisStore:
         except (TimeoutError, RedisError, OSError):
             log.debug("Redis was left without a word")
 
-    def _writer_rests(self) -> bool:
-        return bool(self.breaker.error)
-
     async def _mget(self, keys: Sequence[str]) -> Any:
         if isinstance(self._client, RedisCluster):
             return await self._client.mget_nonatomic(keys)
@@ -135,8 +136,11 @@ class RedisStore:
             for key, value in (self._queue.popleft() for _ in range(number)):
                 pipeline.set(key, value, px=self._expire_ms)
             try:
-                await self._call(pipeline.execute, seconds=_PATIENCE_SECONDS)
-            except SourceError:
+                await self._bounded(pipeline.execute)
+            except (RedisError, OSError, TimeoutError) as error:
+                # Whoever may read and not write, or is full, is asked on.
+                if not self.dropped:
+                    log.warning("features are not written back", error=_told(error))
                 self.dropped += number + len(self._queue)
                 self._queue.clear()
 
