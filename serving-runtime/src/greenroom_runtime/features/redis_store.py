@@ -185,10 +185,10 @@ class RedisStore:
     def _read(self, entity: str, value: bytes) -> Entry | None:
         try:
             document = orjson.loads(value)
-            features, at = document["features"], float(document["at"])
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            features, at = None, 0.0
-        if type(features) is not dict:
+            features, at = document["features"], document["at"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            features, at = None, None
+        if type(features) is not dict or type(at) not in (int, float):
             self.garbage += 1
             if self.garbage == 1:
                 log.warning(
