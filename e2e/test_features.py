@@ -58,8 +58,14 @@ def requests(models: TrainedModels) -> list[dict[str, Any]]:
 
 
 def healthy(penguins: Penguins, status: str) -> dict[str, Any]:
-    """Wait until the condition FeaturesHealthy is this; return the ModelDeployment."""
-    return penguins.until(lambda _: penguins.condition("FeaturesHealthy")["status"] == status)
+    """Wait until the condition FeaturesHealthy is this; return the ModelDeployment as it then was."""
+    return penguins.until(lambda found: condition(found, "FeaturesHealthy").get("status") == status)
+
+
+def condition(found: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a condition of a ModelDeployment; an empty one where it is not there."""
+    conditions = found.get("status", {}).get("conditions", [])
+    return next((one for one in conditions if one["type"] == name), {})
 
 
 def test_features_are_fetched_and_a_dead_redis_fails_nobody(
@@ -83,7 +89,7 @@ def test_features_are_fetched_and_a_dead_redis_fails_nobody(
     assert found["status"]["features"]["redis"] == "LeftAlone"
     assert found["status"]["features"]["compute"] == "Asked"
     assert "Redis" in found["status"]["features"]["error"]
-    assert next(one for one in found["status"]["conditions"] if one["type"] == "Ready")["status"] == "True"
+    assert condition(found, "Ready")["status"] == "True"
     told = penguins("get", "events")
     assert "FeatureSourceFailing" in told
     assert "FeatureSourceRecovered" in told

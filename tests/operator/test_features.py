@@ -17,7 +17,8 @@ from greenroom_operator.controller.conditions import (
 )
 from greenroom_operator.controller.context import Observed
 from greenroom_operator.controller.features import build_features
-from greenroom_operator.controller.promotion import PodView, PromotionPlan
+from greenroom_operator.controller.preparation import PodView
+from greenroom_operator.controller.release import ReleasePlan
 from greenroom_operator.controller.status import build_blocked_status, build_status, find_transitions, judge
 from greenroom_runtime.contract.flags import dump_flags
 from greenroom_runtime.contract.report import BreakerState, FeatureReport, UpstreamReport
@@ -83,7 +84,7 @@ def status_of(
 ) -> ModelDeploymentStatus:
     """Return the whole status of a pass."""
     observed = observe(*views, status=before, features=features)
-    plan = PromotionPlan(flags=FLAGS, promotion=None)
+    plan = ReleasePlan(flags=FLAGS, promotion=None)
     return build_status(observed, plan, judge(observed, plan, now=now), now=now)
 
 

@@ -110,6 +110,7 @@ class Runtime:
             fallbacks=self.metrics.counts.fallbacks,
             prediction_log=self.log.report() if self.log is not None else None,
             features=self.features.report() if self.features is not None else None,
+            evidence=self.predictor.evidence.report() if self.predictor.evidence is not None else None,
         )
 
     async def run(self) -> None:

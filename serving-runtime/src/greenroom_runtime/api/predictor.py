@@ -16,7 +16,7 @@ from weakref import WeakSet
 import structlog
 
 from greenroom_runtime.api.errors import ProblemError
-from greenroom_runtime.api.fetched import blame
+from greenroom_runtime.api.fetched import UNAVAILABLE, UNFIT, blame
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.bundle import Value
 from greenroom_runtime.contract.flags import DEFAULT_KEY, FlagStore
@@ -27,6 +27,7 @@ from greenroom_runtime.models.door import Finding, Problem
 from greenroom_runtime.models.residents import LoadedVersion, Residents, Serving
 from greenroom_runtime.models.session import Prediction
 from greenroom_runtime.predictions.record import Record
+from greenroom_runtime.routing.evidence import EvidenceCounter, count_evidence
 from greenroom_runtime.routing.router import Router, compile_router, sticky_key
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,7 @@ Features = Mapping[str, Any]
 PRODUCTION = "production"
 ROLLOUT = "rollout"
 REASON_DEFAULT = "default"
+REASON_PERCENTAGE = "percentage"
 REASON_FALLBACK = "fallback"
 REASON_PATH = "path"
 REFUSED_WITH_OTHERS = "refused-with-others"
@@ -86,6 +88,7 @@ class _Scene(NamedTuple):
     serving: Serving
     """Whoever leaves meanwhile: what it called sensitive is sensitive to this request's record."""
     router: Router | None
+    evidence: EvidenceCounter | None
 
 
 @dataclass(slots=True)
@@ -98,8 +101,12 @@ class _Row:
     version: LoadedVersion | None = None
     role: str = ""
     reason: str = ""
+    key: str = ""
+    """The sticky key, where a router decided."""
     prediction: Prediction | None = None
     problem: ProblemError | None = None
+    entity: str = ""
+    """Whose features may be fetched; empty where none are."""
     lacking: Collection[str] = ()
     """What the request left out, and was looked for elsewhere."""
     feature_source: str = REQUEST
@@ -132,13 +139,16 @@ class Predictor:
     features: FeatureCache | None = None
     clock: Callable[[], float] = time.perf_counter
     wall_clock: Callable[[], float] = time.time
+    evidence: EvidenceCounter | None = None
+    """What is counted of the rollout's users; None while nothing is."""
     _router: Router | None = None
     _failing: "WeakSet[LoadedVersion]" = field(default_factory=WeakSet)
     """Versions whose failures are in the process's log already."""
 
     def obey(self, flags: FlagStore) -> None:
-        """Route by a new document from now on."""
+        """Route by a new document from now on, and count what it asks for."""
         self._router = compile_router(flags)
+        self.evidence = count_evidence(flags.rollout, before=self.evidence)
 
     def forget(self, version: str) -> None:
         """Drop what is counted of a version that has left."""
@@ -161,7 +171,7 @@ class Predictor:
         return self._find(version, self._scene())
 
     def _scene(self) -> _Scene:
-        return _Scene(self.residents.serving, self._router)
+        return _Scene(self.residents.serving, self._router, self.evidence)
 
     def _find(self, version: str, scene: _Scene) -> LoadedVersion:
         production = scene.serving.production
@@ -229,7 +239,8 @@ class Predictor:
 
     async def _complete(self, row: _Row, cache: FeatureCache) -> None:
         """Fetch what the row leaves out of what its version takes; a row that has all never waits."""
-        entity, takers = _entity_of(row.asked, cache.entity_key), self._takers(row)
+        row.entity = entity = _entity_of(row.asked, cache.entity_key)
+        takers = self._takers(row)
         lacking = _lacking(row, takers) if entity else ()
         if not lacking:
             return
@@ -249,7 +260,8 @@ class Predictor:
         takers: Sequence[LoadedVersion] = ()
         for number, row in enumerate(rows):
             await _let_others(number)
-            entity, takers = _entity_of(row.asked, cache.entity_key), self._takers(row)
+            row.entity = entity = _entity_of(row.asked, cache.entity_key)
+            takers = self._takers(row)
             lacking = _lacking(row, takers) if entity else ()
             if lacking:
                 wanted.setdefault(entity, set()).update(lacking)
@@ -262,7 +274,7 @@ class Predictor:
 
     def _takers(self, row: _Row) -> Sequence[LoadedVersion]:
         """Return who may answer the row: production or the version that the path names, and its rollout's."""
-        (serving, router), asked = row.scene, row.asked
+        (serving, router, _), asked = row.scene, row.asked
         first = serving.ready.get(asked.version) if asked.version else serving.production
         if first is None:
             return ()
@@ -293,7 +305,7 @@ class Predictor:
             row.problem = blame(row.problem, row.lacking, source=row.feature_source, trouble=row.trouble)
 
     def _choose(self, row: _Row) -> None:
-        serving, router = row.scene
+        serving, router, _ = row.scene
         try:
             production = self._find("", row.scene)
             if row.asked.version:
@@ -304,7 +316,10 @@ class Predictor:
         except ProblemError as problem:
             row.problem = problem.with_traceback(None)  # that refers to the row
             return
-        decision = router.choose(_key(row.asked, router.key), row.asked.context) if router else None
+        decision = None
+        if router is not None:
+            row.key = _key(row.asked, router.key)
+            decision = router.choose(row.key, row.asked.context)
         if decision is None or decision.reason == REASON_DEFAULT:
             row.version, row.role, row.reason = production, PRODUCTION, REASON_DEFAULT
             _check(row)
@@ -349,6 +364,8 @@ class Predictor:
         status = 200 if problem is None else problem.status.value
         seconds = self.clock() - asked.started
         self.metrics.answered(name, row.role, code=status, seconds=seconds, trace_id=asked.trace_id)
+        if row.scene.evidence is not None:
+            _count_evidence(row, row.scene.evidence, status=status, seconds=seconds)
         if self.log is not None:
             prediction = row.prediction
             self.log.write(
@@ -396,7 +413,7 @@ class Predictor:
 def _entity(row: _Row) -> str:
     """Return whom the record is about: the sticky key where a rollout has one of its own, else the user."""
     router = row.scene.router
-    return row.asked.user_id if router is None else _key(row.asked, router.key)
+    return row.asked.user_id if router is None else row.key or _key(row.asked, router.key)
 
 
 def _answer(row: _Row) -> Answer:
@@ -405,10 +422,40 @@ def _answer(row: _Row) -> Answer:
     return Answer(row.version, row.reason, prediction, probabilities, row.feature_source)
 
 
-def _can_answer(rollout: LoadedVersion, row: _Row) -> bool:
-    if row.asked.wants_probabilities and not rollout.session.bundle.signature.outputs.probabilities:
+def _can_answer(version: LoadedVersion, row: _Row) -> bool:
+    if row.asked.wants_probabilities and not version.session.bundle.signature.outputs.probabilities:
         return False
-    return rollout.session.door.fits(row.features, known=row.scene.serving.known_features)
+    return version.session.door.fits(row.features, known=row.scene.serving.known_features)
+
+
+def _count_evidence(row: _Row, evidence: EvidenceCounter, *, status: int, seconds: float) -> None:
+    """Count the row where the percentage decided about it, and nothing else."""
+    if row.reason == REASON_PERCENTAGE:
+        arm = evidence.rollout
+    elif row.reason == REASON_DEFAULT and row.key:
+        arm = evidence.production
+    else:
+        return
+    if _is_comparable(row, evidence):
+        evidence.count(arm, row.key, status=status, seconds=seconds)
+
+
+def _is_comparable(row: _Row, evidence: EvidenceCounter) -> bool:
+    """Tell whether the other arm's version could have answered the row as well.
+
+    Where the rollout's cannot, its users fall back and are not counted: so production's are not either.
+    What it takes beyond production is fetched for its own users only: for the others it is as if it were
+    there. A row that failed since features could not be had says nothing of either version.
+    """
+    if row.problem is not None and row.problem.kind in (UNAVAILABLE, UNFIT):
+        return False
+    serving = row.scene.serving
+    if evidence.version in serving.like_production:
+        return True
+    other = serving.production if row.role == ROLLOUT else serving.ready.get(evidence.version)
+    if other is None or _can_answer(other, row):
+        return other is not None
+    return bool(row.entity) and row.role == PRODUCTION and not other.session.door.complaint(row.features)
 
 
 def _fall_back(row: _Row) -> None:

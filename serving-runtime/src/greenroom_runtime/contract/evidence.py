@@ -13,6 +13,9 @@ from greenroom_runtime.contract import names
 
 BUCKETS = 4096
 """How many buckets an arm's users are hashed into."""
+SLOW_QUANTILE = 0.75
+"""An answer of production's above this quantile of its own is slow; one of the rollout's, where it is above
+the flag store's ``latency_ratio`` times that."""
 EPOCH_PATTERN = r"[A-Za-z0-9@./_#:-]{0,200}"
 _BYTES = BUCKETS // 8
 _TEXT_LENGTH = 1024

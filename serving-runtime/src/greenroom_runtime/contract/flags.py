@@ -37,17 +37,21 @@ BUCKET_END = ":"
 """What follows the sticky key in the text that is hashed: Go's ``cat`` drops blanks at the ends."""
 _VERSION = re.compile(names.VERSION_PATTERN)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_RULE_NAME = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+RULE_NAME_PATTERN = "^[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$"
 """It is a header's value, and stands in a list with commas."""
-_FIELD = re.compile(r"(?!targetingKey$)[A-Za-z_][-_A-Za-z0-9]{0,62}")
-"""No dots, which mean a path to JSONLogic, and not the name that flagd has for the sticky key."""
-_FIELD_FORM = "a name of at most 63 letters, digits, - and _, other than targetingKey"
+FIELD_PATTERN = "^[A-Za-z_][-_A-Za-z0-9]{0,62}$"
+"""No dots, which mean a path to JSONLogic."""
+TARGETING_KEY = "targetingKey"
+"""The name that flagd has for the sticky key; no field may have it."""
+_RULE_NAME = re.compile(RULE_NAME_PATTERN)
+_FIELD = re.compile(f"(?!{TARGETING_KEY}$){FIELD_PATTERN}")
+_FIELD_FORM = f"a name of at most 63 letters, digits, - and _, other than {TARGETING_KEY}"
 _VALUE = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_VALUE_LENGTH}}}")
 _VALUE_FORM = f"1 to {MAX_VALUE_LENGTH} characters without control characters"
 _SALT = re.compile(r"[a-z0-9]([-./a-z0-9]{0,126}[a-z0-9])?")
 _EPOCH = re.compile(EPOCH_PATTERN)
 _EPOCH_FORM = "at most 200 letters, digits and @./_#:-"
-_TARGETING_KEY = {"var": "targetingKey"}
+_TARGETING_KEY = {"var": TARGETING_KEY}
 
 
 class FlagDocumentError(ValueError):
@@ -382,7 +386,7 @@ def _parse_rule(condition: JsonValue, *, name: str, key: str) -> Rule:
     match condition:
         case {"some": [{"merge": [{"var": str(attribute)}]}, {"in": [_, [*values]]}]}:
             texts = tuple(value for value in values if isinstance(value, str))
-            return Rule(name=name, attribute=key if attribute == "targetingKey" else attribute, values=texts)
+            return Rule(name=name, attribute=key if attribute == TARGETING_KEY else attribute, values=texts)
     message = f"flags.version.targeting: rule {short(name)} is {short(condition)}, which is not understood"
     raise FlagDocumentError(message)
 
