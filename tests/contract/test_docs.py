@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,7 +16,7 @@ import greenroom
 from greenroom_operator import __main__ as operator_main
 from greenroom_operator import app as operator_app
 from greenroom_operator.api.base import ApiModel
-from greenroom_operator.api.fields import SecretRef
+from greenroom_operator.api.features import Features
 from greenroom_operator.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, PromotionState
 from greenroom_operator.controller.conditions import TRUTH_TABLE, Reason, Row, Situation
 from greenroom_operator.metrics import Metrics as OperatorMetrics
@@ -96,11 +96,11 @@ def fields(model: type[ApiModel], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _part(annotation: Any) -> type[ApiModel] | None:
-    """Return the part of our own that a field is, or may be; Secrets are named, not entered."""
-    for kind in (annotation, *(get_args(annotation) if get_origin(annotation) is not tuple else ())):
-        if inspect.isclass(kind) and issubclass(kind, ApiModel) and kind is not SecretRef:
-            return kind
-    return None
+    """Return the part of our own that a field is, or may be where features.md explains it."""
+    if inspect.isclass(annotation) and issubclass(annotation, ApiModel):
+        return annotation
+    optional = (kind for kind in get_args(annotation) if inspect.isclass(kind) and issubclass(kind, ApiModel))
+    return next((kind for kind in optional if kind.__module__ == Features.__module__), None)
 
 
 def cell(*, value: bool | None, reason: Reason | None = None) -> str:
