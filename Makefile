@@ -14,7 +14,7 @@ export UV_PYTHON := $(shell command -v $(PYTHON))
 CLUSTER_NAME ?= dev
 
 .PHONY: help setup demo test quick lint unit integration e2e crds format
-.PHONY: cluster cluster-down cluster-build cluster-demo bench bench-serving bench-features clean
+.PHONY: cluster cluster-down cluster-build cluster-demo bench bench-serving bench-features bench-gates clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -78,6 +78,9 @@ bench-serving: .venv/.dev ## measure: the serving runtime beside its peers, on a
 
 bench-features: .venv/.dev ## measure: the feature cache through faults, on a quiet machine, some 20 minutes
 	@.venv/bin/python -m benchmarks.features
+
+bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 30 minutes
+	@.venv/bin/python -m benchmarks.gates
 
 clean: ## remove what make has made here; a cluster's parts in the user's cache stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
