@@ -29,7 +29,7 @@ test: lint cluster-build unit e2e ## everything that CI runs, the real cluster i
 quick: .venv/.dev ## the inner loop, in seconds: format, lint, and the tests of pure code
 	@.venv/bin/ruff format --quiet .
 	@.venv/bin/ruff check .
-	@.venv/bin/pytest -q tests/contract tests/operator
+	@.venv/bin/pytest -q tests/contract tests/operator --ignore=tests/contract/evaluators
 
 lint: .venv/.dev ## style, types, architecture, and whether generated files are current
 	@echo "== style"
