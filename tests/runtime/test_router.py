@@ -11,8 +11,6 @@ from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
-import cbor2
-import mmh3
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -152,17 +150,6 @@ def test_a_user_has_one_hundredth_of_a_percent(key: str) -> None:
     had = [_compiled(hundredths).choose(key, {}).version == "v3" for hundredths in range(WHOLE + 1)]
     place = had.index(True)
     assert had == [False] * place + [True] * (WHOLE + 1 - place)
-    text = f"{ROLLOUT.bucket_start}{key}:".encode()
-    assert place - 1 == mmh3.mmh3_32_uintdigest(cbor2.dumps(text.decode(), canonical=True)) * WHOLE >> 32
-
-
-@given(hundredths=st.integers(0, WHOLE))
-def test_a_percentage_is_as_exact_as_32_bits_allow(hundredths: int) -> None:
-    """Of the 2**32 places that a hash can give the share is below the edge, and not one more."""
-    below = -(-hundredths * 2**32 // WHOLE)
-    assert all(place * WHOLE >> 32 < hundredths for place in (0, below - 1) if below)
-    assert all(place * WHOLE >> 32 >= hundredths for place in (below, 2**32 - 1) if below < 2**32)
-    assert abs(below / 2**32 - hundredths / WHOLE) <= 2**-32
 
 
 def test_users_are_spread_evenly() -> None:
