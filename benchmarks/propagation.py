@@ -107,7 +107,9 @@ def _trip(penguins: Penguins, addresses: Mapping[str, str], how: str) -> Trip:
     if how == "touched":
         penguins.touch(*addresses, revision=back.revision)
     arrived = _arrivals(addresses, back.production, began=began)
-    return Trip(len(addresses), how, min(arrived) - began, max(arrived) - began)
+    trip = Trip(len(addresses), how, min(arrived) - began, max(arrived) - began)
+    sys.stderr.write(f"{trip}\n")  # half an hour's work is not lost with its last minute
+    return trip
 
 
 def _arrivals(addresses: Mapping[str, str], production: str, *, began: float) -> list[float]:
