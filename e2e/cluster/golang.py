@@ -30,18 +30,20 @@ class Program:
     """One Go program of ours."""
 
     module: str
-    """Its directory below go/."""
+    """The name of its directory."""
     output: str
     about: str
     """How long a build takes on two cores with nothing cached."""
     package: str = "."
     stamp: str = ""
     links: tuple[str, ...] = ()
+    sources: Path | None = None
+    """Where its directory lies; None for go/ beside this file."""
 
     @property
     def source(self) -> Path:
         """Return the directory of its module."""
-        return paths.GO_SOURCES / self.module
+        return (self.sources or paths.GO_SOURCES) / self.module
 
     @property
     def flags(self) -> list[str]:
