@@ -15,7 +15,7 @@ CLUSTER_NAME ?= dev
 
 .PHONY: help setup demo test quick lint unit integration e2e crds format
 .PHONY: cluster cluster-down cluster-build cluster-demo
-.PHONY: bench bench-gates bench-propagation bench-serving clean
+.PHONY: bench bench-features bench-gates bench-propagation bench-serving clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -79,6 +79,9 @@ bench-propagation: .venv/.dev ## measure: how long the flag store travels, with 
 
 bench-serving: .venv/.dev ## measure: the serving runtime beside its peers, on a quiet machine, some 35 minutes
 	@.venv/bin/python -m benchmarks.serving
+
+bench-features: .venv/.dev ## measure: the feature cache through faults, on a quiet machine, some 20 minutes
+	@.venv/bin/python -m benchmarks.features
 
 bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 30 minutes
 	@.venv/bin/python -m benchmarks.gates

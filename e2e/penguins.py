@@ -139,13 +139,13 @@ class Penguins:
         }
 
 
-def ask(url: str, features: dict[str, Any]) -> httpx2.Response:
+def ask(url: str, features: dict[str, Any], **members: Any) -> httpx2.Response:
     """Send one prediction request; a Service that kube-proxy does not know yet is tried again."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             with httpx2.Client(trust_env=False, timeout=10) as client:
-                return client.post(f"{url}/predict", json={"features": features})
+                return client.post(f"{url}/predict", json={"features": features, **members})
         except httpx2.TransportError:
             if time.monotonic() > deadline:
                 raise

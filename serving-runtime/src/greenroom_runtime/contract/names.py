@@ -47,6 +47,10 @@ ENV_LOG_KEY: Final = "GREENROOM_PREDICTIONS_KEY"
 ENV_LOG_PREFIX: Final = "GREENROOM_PREDICTIONS_"
 """``GREENROOM_PREDICTIONS_NAME`` is NAME for the prediction log alone, and wins over NAME there: so the
 credentials of its receiver and of the source never mix."""
+ENV_FEATURES_REDIS_PREFIX: Final = "GREENROOM_FEATURES_REDIS_"
+"""``…PASSWORD``, ``…USERNAME``, ``…SENTINEL_PASSWORD``, ``…CA_CERT``: for the feature cache's Redis alone."""
+ENV_FEATURES_COMPUTE_PREFIX: Final = "GREENROOM_FEATURES_COMPUTE_"
+"""``…AUTHORIZATION``, ``…CA_CERT``: for where features are computed alone."""
 SERVING_CONTAINER: Final = "serving"
 
 ALIAS_PRODUCTION: Final = "production"
