@@ -55,6 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.propagation", description=__doc__)
     parser.add_argument("--pods", type=int, nargs="+", default=[1, 3, 10], help="default: 1 3 10")
     parser.add_argument("--rounds", type=int, default=5, help="of each way, for each number of pods")
+    parser.add_argument("--ways", nargs="+", choices=LABELS, default=list(LABELS), help="default: all")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which stores are written")
     parser.add_argument("--json", action="store_true", help="print the measurements instead of a table")
     arguments = parser.parse_args()
@@ -65,7 +66,7 @@ def main() -> int:
         trips = [
             trip
             for pods in arguments.pods
-            for trip in _measure(penguins, moments, pods=pods, rounds=arguments.rounds)
+            for trip in _measure(penguins, moments, arguments.ways, pods=pods, rounds=arguments.rounds)
         ]
     if arguments.json:
         sys.stdout.write(json.dumps([asdict(trip) for trip in trips]) + "\n")
@@ -74,21 +75,26 @@ def main() -> int:
     return 0
 
 
-def _measure(penguins: Penguins, moments: random.Random, *, pods: int, rounds: int) -> Iterator[Trip]:
-    """Send the store there and back on so many pods, each way in turn."""
+def _measure(
+    penguins: Penguins, moments: random.Random, ways: Sequence[str], *, pods: int, rounds: int
+) -> Iterator[Trip]:
+    """Send the store there and back on so many pods, some rounds each way."""
     penguins.apply(replicas=pods, version="v1")
     penguins.until(lambda found: found["status"].get("readyReplicas") == pods)
     penguins.apply(version="v2", replicas=pods, wait=False)
     penguins.until_promoted("v2")
     addresses = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in penguins.pods()}
-    for _ in range(rounds):
-        yield _trip(penguins, addresses, "operator")
-        penguins.until_promoted(penguins.flags.production)
+    if "operator" in ways:
+        for _ in range(rounds):
+            yield _trip(penguins, addresses, "operator")
+            penguins.until_promoted(penguins.flags.production)
     penguins.leave_alone()
     for _ in range(rounds):
-        yield _trip(penguins, addresses, "touched")
-        time.sleep(moments.uniform(0, PERIOD))
-        yield _trip(penguins, addresses, "untouched")
+        if "touched" in ways:
+            yield _trip(penguins, addresses, "touched")
+        if "untouched" in ways:
+            time.sleep(moments.uniform(0, PERIOD))
+            yield _trip(penguins, addresses, "untouched")
     penguins("delete", "md", NAME)
     penguins("wait", "--for=delete", "pods", "-l", f"greenroom.dev/deployment={NAME}", "--timeout=180s")
 
@@ -103,9 +109,9 @@ def _trip(penguins: Penguins, addresses: Mapping[str, str], how: str) -> Trip:
         patch = json.dumps({"spec": {"version": back.production}})
         penguins("patch", "md", NAME, "--type=merge", f"--patch={patch}")
     else:
-        penguins.write_flags(back)
-    if how == "touched":
-        penguins.touch(*addresses, revision=back.revision)
+        written = penguins.write_flags(back)
+        if how == "touched":
+            penguins.touch(*addresses, written=written)
     arrived = _arrivals(addresses, back.production, began=began)
     trip = Trip(len(addresses), how, min(arrived) - began, max(arrived) - began)
     sys.stderr.write(f"{trip}\n")  # half an hour's work is not lost with its last minute
@@ -135,6 +141,8 @@ def _table(trips: Sequence[Trip]) -> str:
     for pods in sorted({trip.pods for trip in trips}):
         for how, label in LABELS.items():
             group = [trip for trip in trips if (trip.pods, trip.how) == (pods, how)]
+            if not group:
+                continue
             first = _spread([trip.first for trip in group])
             last = _spread([trip.last for trip in group])
             lines.append(f"| {pods} | {label} | {len(group)} | {first} | {last} |")

@@ -91,14 +91,15 @@ class Penguins:
         found = json.loads(self("get", "configmap", f"{NAME}-flags", "--output=json"))
         return parse_flags(found["data"][names.FLAGS_FILE])
 
-    def write_flags(self, flags: FlagStore) -> None:
-        """Write a flag store as the operator does, which must have been told to leave it alone."""
+    def write_flags(self, flags: FlagStore) -> str:
+        """Write a flag store as the operator does, which must leave it alone; return the write's name."""
         patch = json.dumps({"data": {names.FLAGS_FILE: dump_flags(flags)}})
-        self("patch", "configmap", f"{NAME}-flags", "--type=merge", f"--patch={patch}")
+        arguments = ("--type=merge", f"--patch={patch}", "--output=jsonpath={.metadata.resourceVersion}")
+        return f"{flags.revision}.{self('patch', 'configmap', f'{NAME}-flags', *arguments)}"
 
-    def touch(self, *pods: str, revision: str) -> None:
-        """Have kubelet refresh these pods' flag store at once, as the operator does."""
-        self("annotate", "pods", *pods, f"{names.ANNOTATION_FLAGS_REVISION}={revision}", "--overwrite")
+    def touch(self, *pods: str, written: str) -> None:
+        """Have kubelet refresh these pods' flag store at once, as the operator does after a write."""
+        self("annotate", "pods", *pods, f"{names.ANNOTATION_FLAGS_REVISION}={written}", "--overwrite")
 
     def reports(self) -> dict[str, PodReport]:
         """Return what each pod says of itself, by its name; pods that cannot answer yet are left out."""

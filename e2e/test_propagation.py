@@ -65,8 +65,7 @@ def _disagree(penguins: Penguins, traffic: Traffic) -> FlagStore:
 def _answer_differently(penguins: Penguins, traffic: Traffic, new: FlagStore) -> bool:
     """Tell whether clients got both versions after one pod obeyed and before the other did."""
     touched, untouched = sorted(penguins.lives())
-    penguins.write_flags(new)
-    penguins.touch(touched, revision=new.revision)
+    penguins.touch(touched, written=penguins.write_flags(new))
     penguins.until_reported(lambda found: _obeys(found[touched], new))
     since = len(traffic.answers)
 
