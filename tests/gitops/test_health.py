@@ -11,6 +11,7 @@ from tests.support.argocd import KIND, ROOT, Health, judge
 from tests.support.builders import NOW, stored_deployment
 
 TESTS = yaml.safe_load((KIND / "health_test.yaml").read_text(encoding="utf-8"))["tests"]
+ROLLOUTS = ({"version": "v3", "steps": [{"percent": 10, "hold": "1h"}]}, {"version": "v3", "percent": 10})
 STEADY = build_conditions(
     Verdict(situation=Situation.STEADY, message="v1 serves on 1 pod"), before=(), generation=1, now=NOW
 )
@@ -60,10 +61,11 @@ def test_every_object_is_tested() -> None:
     }
 
 
+@pytest.mark.parametrize("rollout", ROLLOUTS, ids=lambda rollout: "steps" if "steps" in rollout else "share")
 @pytest.mark.parametrize("situation", list(Situation))
-def test_the_health_of_each_situation(situation: Situation) -> None:
+def test_the_health_of_each_situation(situation: Situation, rollout: dict[str, Any]) -> None:
     """Each row of the truth table is shown as docs/gitops.md says, with the message of its conditions."""
-    health = judge(in_situation(situation))
+    health = judge(in_situation(situation, rollout=rollout))
 
     assert TRUTH_TABLE[situation].reason in documented()[health.status]
     if situation is not Situation.DISABLED:
@@ -74,7 +76,9 @@ def test_the_page_promises_nothing_else() -> None:
     """A reason of ours stands in each line of docs/gitops.md where a situation brings it, in no other."""
     shown: dict[str, set[str]] = {health: set() for health in documented()}
     for situation in Situation:
-        shown[judge(in_situation(situation)).status].add(TRUTH_TABLE[situation].reason)
+        for rollout in ROLLOUTS:
+            health = judge(in_situation(situation, rollout=rollout))
+            shown[health.status].add(TRUTH_TABLE[situation].reason)
 
     assert {health: reasons & set(Reason) for health, reasons in documented().items()} == shown
 

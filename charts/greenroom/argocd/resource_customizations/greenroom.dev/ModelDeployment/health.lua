@@ -37,6 +37,10 @@ end
 if is_true(conditions["Reconciling"]) then
   return judge("Progressing", conditions["Reconciling"])
 end
+-- A share without steps is what was asked for, for as long as it is.
+if progressing.reason == "RollingOut" and obj.spec.rollout ~= nil and obj.spec.rollout.steps == nil and is_true(ready) then
+  return judge("Healthy", ready)
+end
 if is_true(progressing) then
   return judge("Progressing", progressing)
 end

@@ -13,9 +13,8 @@ if promotion == nil or promotion.version ~= obj.spec.version then
   promotion = {}
 end
 
-local paused = rollout.state == "Paused"
-local running = rollout.state == "Running" or rollout.state == "Holding"
-local under_way = running or paused or rollout.state == "Preparing" or rollout.state == "WaitingForShadow"
+local begun = rollout.state == "Running" or rollout.state == "Holding" or rollout.state == "Paused"
+local under_way = begun or rollout.state == "Preparing"
 
 -- A first version that no pod can serve is refused without a promotion.
 local refused = promotion.state == "Refused"
@@ -25,14 +24,21 @@ for _, condition in ipairs(status.conditions or {}) do
   end
 end
 
+local ended = rollout.state == "Refused" or rollout.state == "Aborted"
+-- Once its version is production there is nothing to begin anew; after a way back in an emergency there is.
+if rollout.state == "Promoted" and rollout.version ~= obj.spec.version then
+  ended = true
+end
+
+local has_steps = asked ~= nil and asked.steps ~= nil
 local paused_by_spec = asked ~= nil and asked.paused == true
 local paused_by_action = rollout.pausedByAction == true
 
 return {
-  ["promote-step"] = {disabled = not (running or paused)},
+  ["promote-step"] = {disabled = not (begun and has_steps)},
   ["abort"] = {disabled = not (under_way or rollout.state == "Complete")},
   ["pause"] = {disabled = not under_way or paused_by_spec or paused_by_action},
   -- A pause by the spec ends in the spec.
-  ["resume"] = {disabled = not (under_way and paused_by_action)},
-  ["retry"] = {disabled = not (refused or rollout.state == "Refused" or rollout.state == "Aborted")},
+  ["resume"] = {disabled = not (under_way and paused_by_action) or paused_by_spec},
+  ["retry"] = {disabled = not (refused or ended)},
 }
