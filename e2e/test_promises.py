@@ -1,15 +1,13 @@
 """What Greenroom promises, on real pods of a real cluster, installed as a user installs it."""
 
 import json
-import os
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from e2e.conftest import TrainedModels
+from e2e.operators import count_restarts, kill_operator
 from e2e.penguins import NAME, Penguins, ask, reached
 from e2e.terminal import Terminal
 from e2e.traffic import Traffic
@@ -194,11 +192,11 @@ def test_the_operator_may_die_at_any_time(
     with Traffic(url, rows(models)) as traffic:
         penguins.apply(version="v2", wait=False)
         penguins.until(lambda found: found["status"].get("promotion", {}).get("version") == "v2")
-        before = _restarts(kubectl, operator)
-        _kill_operator(kubectl, operator)
+        before = count_restarts(kubectl, operator)
+        kill_operator(kubectl, operator)
         penguins.until_promoted("v2")
         traffic.wait_for_every_client("v2")
-        penguins.until(lambda _: _restarts(kubectl, operator) > before)
+        penguins.until(lambda _: count_restarts(kubectl, operator) > before)
     assert traffic.failed == []
     assert set(penguins.lives()) == {pod["metadata"]["name"] for pod in penguins.pods()}
 
@@ -229,35 +227,3 @@ def test_applying_the_same_again_changes_nothing(url: str, penguins: Penguins) -
     penguins.apply()
     assert penguins.found["metadata"]["generation"] == before
     assert penguins.lives() == lives
-
-
-def _operator_pods(kubectl: Kubectl, namespace: str) -> list[dict[str, Any]]:
-    selector = "app.kubernetes.io/name=greenroom"
-    found: list[dict[str, Any]] = kubectl.get("pods", "--namespace", namespace, "-l", selector)["items"]
-    return found
-
-
-def _restarts(kubectl: Kubectl, namespace: str) -> int:
-    return sum(
-        container["restartCount"]
-        for pod in _operator_pods(kubectl, namespace)
-        for container in pod["status"].get("containerStatuses", ())
-    )
-
-
-def _kill_operator(kubectl: Kubectl, namespace: str) -> None:
-    """Kill the operator's process as the kernel would, by its pid on this machine."""
-    uids = {pod["metadata"]["uid"] for pod in _operator_pods(kubectl, namespace)}
-    killed = 0
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        try:
-            command = (process / "cmdline").read_bytes()
-            groups = (process / "cgroup").read_text()
-        except OSError:
-            continue
-        if b"greenroom_operator" in command and any(uid in groups for uid in uids):
-            os.kill(int(process.name), signal.SIGKILL)
-            killed += 1
-    assert killed, "the operator's process was not found: this test needs its node to be this machine"

@@ -26,10 +26,13 @@ class Answer:
     version: str
     seconds: float
     error: str = ""
+    user: str = ""
+    reason: str = ""
+    """Why that version answered."""
 
 
 class Traffic:
-    """Clients that send one request after another until the context is left.
+    """Clients that send one request after another until the context is left, each for the next of ``users``.
 
     Kept-alive connections alone do not notice when a Service has no endpoints left, new connections alone do
     not notice when a server closes idle ones in the wrong moment: both kinds are needed. A kept-alive
@@ -37,13 +40,21 @@ class Traffic:
     """
 
     def __init__(
-        self, url: str, rows: Sequence[dict[str, Any]], *, kept: int = 4, fresh: int = 2, pause: float = 0.01
+        self,
+        url: str,
+        rows: Sequence[dict[str, Any]],
+        *,
+        kept: int = 4,
+        fresh: int = 2,
+        pause: float = 0.01,
+        users: Sequence[str] = (),
     ) -> None:
         self._url = f"{url}/predict"
         self._rows = rows
         self._clients = [f"kept-{index}" for index in range(kept)]
         self._clients += [f"fresh-{index}" for index in range(fresh)]
         self._pause = pause
+        self._users = itertools.cycle(users or ("",))
         self._stop = threading.Event()
         self._news = threading.Condition()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -97,7 +108,7 @@ class Traffic:
         connector = aiohttp.TCPConnector(limit=1, force_close=client.startswith("fresh"))
         async with aiohttp.ClientSession(connector=connector, trust_env=False) as session:
             for row in itertools.cycle(self._rows):
-                answer = await self._send(session, client, row)
+                answer = await self._send(session, client, row, user=next(self._users))
                 with self._news:
                     self.answers.append(answer)
                     self._news.notify_all()
@@ -105,16 +116,20 @@ class Traffic:
                     return
                 await asyncio.sleep(self._pause)
 
-    async def _send(self, session: aiohttp.ClientSession, client: str, row: dict[str, Any]) -> Answer:
+    async def _send(
+        self, session: aiohttp.ClientSession, client: str, row: dict[str, Any], *, user: str
+    ) -> Answer:
         began = time.monotonic()
-        status, version, error = 0, "", ""
+        status, version, reason, error = 0, "", "", ""
+        asked = {"features": row, **({"user_id": user} if user else {})}
         try:
             timeout = aiohttp.ClientTimeout(total=10)
-            async with session.post(self._url, json={"features": row}, timeout=timeout) as response:
+            async with session.post(self._url, json=asked, timeout=timeout) as response:
                 body = await response.read()
                 status, version = response.status, response.headers.get(names.HEADER_VERSION, "")
+                reason = response.headers.get(names.HEADER_REASON, "")
                 error = "" if status == 200 else body.decode(errors="replace")[:500]
         except (aiohttp.ClientError, TimeoutError) as failure:
             error = repr(failure)
         ended = time.monotonic()
-        return Answer(ended, client, status, version, ended - began, error)
+        return Answer(ended, client, status, version, ended - began, error, user, reason)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -86,7 +87,41 @@ def test_a_rollout_is_a_flagd_document(store: FlagStore) -> None:
     assert default == flag["defaultVariant"] == store.production
     _, (first, weight), (_, rest) = fractional["fractional"]
     assert (first, weight + rest) == (store.rollout.version, 10_000)
-    assert all(isinstance(value, str) for value in document["metadata"].values())
+    assert all(isinstance(value, str | float) for value in document["metadata"].values())
+
+
+def test_an_epoch_is_written_where_there_is_one() -> None:
+    """Nothing is counted without an epoch, so a document without one says nothing of it, as before."""
+    assert RELEASED.rollout is not None
+    silent = replace(RELEASED, rollout=replace(RELEASED.rollout, latency_ratio=2))
+    assert dump_flags(silent) == canonical_json(VECTORS["document"])
+    counting = replace(RELEASED, rollout=replace(RELEASED.rollout, epoch="v3@1/2", latency_ratio=2))
+    metadata = json.loads(dump_flags(counting))["metadata"]
+    assert (metadata["epoch"], metadata["latencyRatio"]) == ("v3@1/2", 2.0)
+    assert counting.revision != RELEASED.revision
+    read = parse_flags(dump_flags(counting)).rollout
+    assert read == counting.rollout
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epoch": "v3 1"}, "epoch is 'v3 1', not at most 200 letters"),
+        ({"epoch": "x" * 201}, "not at most 200 letters"),
+        ({"epoch": "v3\n"}, "not at most 200 letters"),
+        ({"epoch": 3}, "metadata.epoch"),
+        ({"epoch": "v3", "latencyRatio": 1}, "latency ratio is 1.0, not above 1"),
+        ({"epoch": "v3", "latencyRatio": 100.5}, "latency ratio is 100.5, not above 1 and at most 100"),
+        ({"epoch": "v3", "latencyRatio": "1.3"}, "metadata.latencyRatio"),
+        ({"epoch": "v3", "latencyRatio": True}, "metadata.latencyRatio"),
+    ],
+)
+def test_what_is_no_epoch_is_told(change: dict[str, Any], words: str) -> None:
+    """What pods could not count by is refused, with what stands there."""
+    document = copy.deepcopy(VECTORS["document"])
+    document["metadata"] |= {"revision": "", **change}
+    with pytest.raises(FlagDocumentError, match=words):
+        parse_flags(canonical_json(document))
 
 
 def places(value: Any, place: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
@@ -217,7 +252,7 @@ def test_what_is_no_rollout_is_told(path: tuple[str | int, ...], new: Any, words
         parse_flags(canonical_json(document))
 
 
-@pytest.mark.parametrize("member", ["key", "rules"])
+@pytest.mark.parametrize("member", ["key", "rules", "epoch"])
 def test_parts_of_a_rollout_without_a_rollout_are_refused(member: str) -> None:
     """Rules that are named and not there may not be passed over."""
     document = json.loads(PLAIN)
@@ -296,6 +331,9 @@ def test_damaged_texts_are_refused_or_whole(start: int, length: int, new: bytes)
         lambda: Rollout(version="v3", hundredths=1, salt="ml churn"),
         lambda: Rollout(version="v3", hundredths=1, salt="ml/churn", key="targetingKey"),
         lambda: Rollout(version="v3", hundredths=1, salt="ml/churn", rules=(BETA, BETA)),
+        lambda: Rollout(version="v3", hundredths=1, salt="ml/churn", epoch="é"),
+        lambda: Rollout(version="v3", hundredths=1, salt="ml/churn", latency_ratio=math.nan),
+        lambda: Rollout(version="v3", hundredths=1, salt="ml/churn", latency_ratio=math.inf),
         lambda: Rollout(
             version="v3",
             hundredths=1,

@@ -22,6 +22,7 @@ from greenroom_operator.api.modeldeployment import (
     PromotionState,
     VersionStatus,
 )
+from greenroom_operator.api.rollout import RolloutState, RolloutStatus
 from greenroom_operator.api.times import format_timestamp
 from tests.support.kstatus import KStatus, compute_kstatus
 from tests.support.kubectl import Kubectl
@@ -55,6 +56,26 @@ SERVING = ModelDeploymentStatus(
     ),
     promotion=Promotion(
         version="v2", state=PromotionState.COMPLETE, start_time=NOW, pods_ready=3, pods_total=3
+    ),
+    rollout=RolloutStatus(
+        version="v3",
+        digest=f"sha256:{'1' * 64}",
+        state=RolloutState.HOLDING,
+        summary="v3 (10%)",
+        percent="10",
+        step=2,
+        steps=3,
+        start_time=NOW,
+        begin_time=NOW,
+        held_seconds=90,
+        observed_time=NOW,
+        requests=1200,
+        user_buckets=812,
+        user_buckets_with_errors=3,
+        verdict="Inconclusive",
+        message="held for 2h",
+        evidence="{}",
+        last_crash_time=NOW,
     ),
     replicas=3,
     ready_replicas=3,
@@ -181,12 +202,13 @@ def test_columns_say_what_serves(deploy: Deploy, kubectl: Kubectl) -> None:
     """`kubectl get md` answers the first questions, `-o wide` the second ones."""
     deploy("columns", status=SERVING)
     header, row = kubectl("get", "md", "columns").splitlines()
-    assert header.split() == ["NAME", "VERSION", "READY", "REPLICAS", "AGE"]
-    assert row.split()[:4] == ["columns", "v2", "True", "3/3"]
+    assert header.split() == ["NAME", "VERSION", "ROLLOUT", "READY", "REPLICAS", "AGE"]
+    assert row.split()[:6] == ["columns", "v2", "v3", "(10%)", "True", "3/3"]
     header, row = kubectl("get", "md", "columns", "--output=wide").splitlines()
     assert header.split() == [
         "NAME",
         "VERSION",
+        "ROLLOUT",
         "READY",
         "REPLICAS",
         "REASON",
@@ -194,7 +216,7 @@ def test_columns_say_what_serves(deploy: Deploy, kubectl: Kubectl) -> None:
         "URL",
         "AGE",
     ]
-    assert row.split()[4:7] == ["Serving", "Complete", "http://churn.default.svc"]
+    assert row.split()[6:9] == ["Serving", "Complete", "http://churn.default.svc"]
 
 
 def test_the_category_finds_it(deploy: Deploy, kubectl: Kubectl) -> None:

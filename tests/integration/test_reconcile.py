@@ -233,6 +233,62 @@ async def test_a_leader_that_slept_cannot_overwrite_the_flag_store(
     assert flags_of(kubectl, namespace).production == "v2"
 
 
+async def test_a_rollout_is_remembered_before_anything_is_done(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """What is decided about a rollout is one write of status; what follows is the next pass, and then none."""
+    apply()
+    await operator.pass_over()
+    apply(rollout={"version": "v2", "steps": [{"percent": 10}], "gate": {"minRequests": 5}})
+    assert await operator.pass_over() == 2  # status, and the event that tells it
+    found = kubectl.get("modeldeployment", "churn", "--namespace", namespace)
+    assert found["status"]["rollout"]["state"] == "Preparing"
+    assert found["status"]["rollout"]["summary"] == "v2 (preparing)"
+    await operator.pass_over()
+    assert await operator.pass_over() == 0
+    operator.forget()
+    assert await operator.pass_over() == 0
+    apply(rollout=None)
+    await operator.pass_over()
+    await operator.pass_over()
+    assert "rollout" not in kubectl.get("modeldeployment", "churn", "--namespace", namespace)["status"]
+
+
+async def test_a_leader_that_slept_cannot_decide_about_a_rollout(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """Status is written with the resourceVersion that was observed; and without it the flag store is not."""
+    apply()
+    await operator.pass_over()
+    before = flags_of(kubectl, namespace)
+    apply(rollout={"version": "v2", "percent": 10})
+    await operator.observe()
+    kubectl("annotate", "modeldeployment", "churn", "--namespace", namespace, "somebody=else")
+    with pytest.raises(Conflict):
+        await operator.reconciler.reconcile(Key(namespace, "churn"))
+    found = kubectl.get("modeldeployment", "churn", "--namespace", namespace)
+    assert "rollout" not in found["status"]
+    assert flags_of(kubectl, namespace) == before
+
+
+async def test_an_action_without_effect_is_acknowledged_and_answered(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """What cannot be done is told once, by an event, and acknowledged in status."""
+    apply()
+    await operator.pass_over()
+    action = "abort/v2/now"
+    annotate = ("annotate", "modeldeployment", "churn", "--namespace", namespace)
+    kubectl(*annotate, f"{names.ANNOTATION_ACTION}={action}")
+    await operator.pass_over()
+    assert await operator.pass_over() == 0
+    found = kubectl.get("modeldeployment", "churn", "--namespace", namespace)
+    assert found["status"]["lastHandledAction"] == action
+    events = kubectl.get("events", "--namespace", namespace)["items"]
+    told = [event["message"] for event in events if event["reason"] == "ActionIgnored"]
+    assert told == ["abort of v2 has no effect: there is no spec.rollout"]
+
+
 async def test_hands_off_when_told(operator: Operator, apply: Any, kubectl: Kubectl, namespace: str) -> None:
     """The annotation reconcile: disabled stops all but status, which says so, until it is removed."""
     apply()

@@ -62,6 +62,11 @@ def answering(content: bytes | str | dict[str, Any], **more: Any) -> Handler:
     return handler
 
 
+def counted(**changes: Any) -> dict[str, Any]:
+    """Return a report with evidence in which one thing is not as it can be."""
+    return {**REPORT, "evidence": {"epoch": "v2@1", "version": "v2", **changes}}
+
+
 def telling(**changes: Any) -> dict[str, Any]:
     """Return a report in which one thing about a version is not as it can be."""
     return {**REPORT, "versions": [{"name": "v1", "state": "Ready", **changes}]}
@@ -96,6 +101,12 @@ async def test_a_report_is_read() -> None:
         (answering(telling(memory_bytes=2**63)), "no report: versions.0.memory_bytes"),
         (answering({**REPORT, "prediction_log": {"logged": 2**63}}), "no report: prediction_log.logged"),
         (answering(telling(failure={"reason": "Crashed", "message": "", "sample": -1})), "failure.sample"),
+        (answering(counted(epoch="")), "no report: evidence.epoch"),
+        (answering(counted(version="V 2")), "no report: evidence.version"),
+        (answering(counted(rollout={"seen": 7})), "evidence.rollout.seen: Value error, a bitmap is a text"),
+        (answering(counted(rollout={"seen": "eJx="})), "evidence.rollout.seen"),
+        (answering(counted(production={"failed": "x" * 60_000})), "at most 1024 characters"),
+        (answering(counted(production={"requests": 2**63})), "evidence.production.requests"),
         (answering({**REPORT, "schema_version": 2}), "upgrade the operator"),
         (answering({**REPORT, "model": "x" * 64}), "no report: model"),
         (answering("x" * (64 * 1024 + 1)), "longer than 65536 bytes"),
@@ -163,6 +174,7 @@ async def test_counters_alone_are_no_news_but_all_else_is() -> None:
     async def count(_: web.Request) -> web.Response:
         report["requests"] += 1
         report["fallbacks"] += 1
+        report["evidence"] = {"epoch": "v2@1", "version": "v2", "rollout": {"requests": report["requests"]}}
         log.update(dict.fromkeys(("logged", "dropped", "pending"), report["requests"]))
         log["error"] = f"timeout {report['requests']}"
         asked.set()

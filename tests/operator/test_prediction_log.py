@@ -9,7 +9,8 @@ from greenroom_operator.api.modeldeployment import ModelDeploymentStatus, Predic
 from greenroom_operator.controller.conditions import Reason
 from greenroom_operator.controller.context import Observed
 from greenroom_operator.controller.prediction_log import build_prediction_log
-from greenroom_operator.controller.promotion import PodView, PromotionPlan
+from greenroom_operator.controller.preparation import PodView
+from greenroom_operator.controller.release import ReleasePlan
 from greenroom_operator.controller.status import build_status, find_transitions, judge
 from greenroom_runtime.contract.flags import dump_flags
 from greenroom_runtime.contract.report import LogReport
@@ -62,7 +63,7 @@ def told(
 def status_of(*views: PodView, before: ModelDeploymentStatus | None = None) -> ModelDeploymentStatus:
     """Return the whole status of a pass."""
     observed = observe(*views, status=before)
-    plan = PromotionPlan(flags=FLAGS, promotion=None)
+    plan = ReleasePlan(flags=FLAGS, promotion=None)
     return build_status(observed, plan, judge(observed, plan, now=NOW), now=NOW)
 
 

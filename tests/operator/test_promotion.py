@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenroom_operator.api.modeldeployment import PromotionState
+from greenroom_operator.controller.preparation import PodView
 from greenroom_operator.controller.promotion import (
-    PodView,
     Promotion,
     PromotionInput,
     PromotionPlan,

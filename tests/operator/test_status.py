@@ -22,15 +22,14 @@ from greenroom_operator.controller.conditions import (
     find_condition,
 )
 from greenroom_operator.controller.context import Observed
+from greenroom_operator.controller.preparation import PodView
 from greenroom_operator.controller.promotion import (
-    PodView,
     Promotion,
     PromotionInput,
-    PromotionPlan,
-    plan_promotion,
 )
+from greenroom_operator.controller.release import ReleasePlan, plan_release
+from greenroom_operator.controller.rollout import RolloutInput
 from greenroom_operator.controller.status import (
-    MESSAGE_MAX,
     build_blocked_status,
     build_status,
     find_transitions,
@@ -38,6 +37,7 @@ from greenroom_operator.controller.status import (
     next_look,
     read_promotion,
 )
+from greenroom_operator.controller.texts import MESSAGE_MAX
 from greenroom_runtime.contract.flags import FlagStore, dump_flags
 from greenroom_runtime.contract.report import FailureReason, VersionState
 from tests.support.builders import (
@@ -80,9 +80,9 @@ def observe(
     )
 
 
-def plan(flags: FlagStore = STEADY, promotion: Promotion | None = None) -> PromotionPlan:
+def plan(flags: FlagStore = STEADY, promotion: Promotion | None = None) -> ReleasePlan:
     """Return a plan as it was made."""
-    return PromotionPlan(flags=flags, promotion=promotion)
+    return ReleasePlan(flags=flags, promotion=promotion)
 
 
 def attempt(version: str, state: PromotionState) -> Promotion:
@@ -90,13 +90,13 @@ def attempt(version: str, state: PromotionState) -> Promotion:
     return Promotion(version=version, state=state, started=NOW)
 
 
-def situation(observed: Observed, made: PromotionPlan | None = None, *, now: datetime = NOW) -> Situation:
+def situation(observed: Observed, made: ReleasePlan | None = None, *, now: datetime = NOW) -> Situation:
     """Return the row that is judged to hold."""
     return judge(observed, made or plan(), now=now).situation
 
 
 def status_of(
-    observed: Observed, made: PromotionPlan | None = None, *, now: datetime = NOW
+    observed: Observed, made: ReleasePlan | None = None, *, now: datetime = NOW
 ) -> ModelDeploymentStatus:
     """Judge and build in one go."""
     made = made or plan()
@@ -337,11 +337,11 @@ def test_first_version_is_unknown_until_a_pod_serves() -> None:
     assert status_of(observe(mute_pod(ready=False))).version is None
 
 
-def refuse(observed: Observed, *, now: datetime = NOW) -> PromotionPlan:
+def refuse(observed: Observed, *, now: datetime = NOW) -> ReleasePlan:
     """Let the real decision refuse v2, which churn-a has failed with all details."""
     known = read_promotion(observed.deployment.status, now=now)
     world = PromotionInput(target="v2", flags=observed.flags, promotion=known, pods=observed.views)
-    return plan_promotion(world, now=now)
+    return plan_release(world, RolloutInput(spec=None, progress=None, salt="ml/churn"), now=now)
 
 
 def test_last_failure_tells_all() -> None:
@@ -526,7 +526,7 @@ def test_an_operator_that_has_just_started_writes_nothing() -> None:
 # Events
 
 
-def transitions(*worlds: tuple[Observed, PromotionPlan]) -> list[tuple[bool, str, str]]:
+def transitions(*worlds: tuple[Observed, ReleasePlan]) -> list[tuple[bool, str, str]]:
     """Pass over worlds in turn, each remembering the last, and return what the last pass told."""
     status = ModelDeploymentStatus()
     found: list[tuple[bool, str, str]] = []

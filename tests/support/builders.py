@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from greenroom_operator.api.modeldeployment import ModelDeployment
-from greenroom_operator.controller.promotion import PodView
+from greenroom_operator.controller.preparation import PodView
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import FlagStore
 from greenroom_runtime.contract.report import (

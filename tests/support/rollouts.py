@@ -38,7 +38,15 @@ shares = st.one_of(st.sampled_from([0, 1, 50, 1000, WHOLE - 1, WHOLE]), st.integ
 
 
 def rollouts(version: str) -> st.SearchStrategy[Rollout]:
-    """Draw rollouts of this version."""
+    """Draw rollouts of this version; only those that count evidence have a latency ratio of their own."""
+    return _rollouts(version) | _rollouts(
+        version,
+        epoch=st.from_regex(r"[A-Za-z0-9@./_#:-]{1,20}", fullmatch=True),
+        latency_ratio=st.floats(1, 100, exclude_min=True),
+    )
+
+
+def _rollouts(version: str, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Rollout]:
     return st.builds(
         Rollout,
         version=st.just(version),
@@ -46,6 +54,7 @@ def rollouts(version: str) -> st.SearchStrategy[Rollout]:
         salt=st.from_regex(r"[a-z]([-a-z0-9]{0,8}[a-z0-9])?/[a-z]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True),
         key=st.sampled_from([DEFAULT_KEY, "account"]),
         rules=st.lists(rules, max_size=4, unique_by=lambda rule: rule.name).map(tuple),
+        **more,
     )
 
 

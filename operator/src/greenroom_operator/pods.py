@@ -185,7 +185,13 @@ def _parse(content: bytes) -> PodReport | str:
     return report
 
 
-_COUNTERS: Final[Mapping[str, Any]] = {"requests": 0, "errors": 0, "fallbacks": 0, "prediction_log": None}
+_COUNTERS: Final[Mapping[str, Any]] = {
+    "requests": 0,
+    "errors": 0,
+    "fallbacks": 0,
+    "prediction_log": None,
+    "evidence": None,
+}
 
 
 def _gist(observation: Observation) -> tuple[Any, ...]:

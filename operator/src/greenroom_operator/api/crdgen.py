@@ -193,6 +193,7 @@ def _printer_columns() -> list[dict[str, Any]]:
     ready = ".status.conditions[?(@.type=='Ready')]"
     shown = [
         ("Version", ".status.version"),
+        ("Rollout", ".status.rollout.summary"),
         ("Ready", f"{ready}.status"),
         ("Replicas", ".status.replicaSummary"),
     ]

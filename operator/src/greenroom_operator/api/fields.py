@@ -79,6 +79,25 @@ ObjectName = Annotated[
 ]
 """The name of a Kubernetes object in the same namespace."""
 
+_ALIASES = [names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS]
+
+ModelVersion = Annotated[
+    str,
+    Field(max_length=names.VERSION_MAX_LENGTH),
+    Rule(
+        f"!(self in {_ALIASES})",
+        "this is an alias that Greenroom moves: name the version itself, such as v2",
+        subject="self",
+    ),
+    Rule(
+        f"self.matches(r'{names.VERSION_PATTERN}')",
+        "a version is the name of its directory under source.uri: lower-case letters, digits, '-' and '.', "
+        "such as v2 or 2026.11.3",
+        subject="self",
+    ),
+]
+"""The name of a version: of its directory under ``source.uri``."""
+
 Timestamp = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
 """``2026-11-03T09:30:00Z``; a string, so that an unchanged moment is an unchanged text."""
 

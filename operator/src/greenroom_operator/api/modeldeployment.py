@@ -12,6 +12,7 @@ from greenroom_operator.api.fields import (
     Duration,
     EnvVar,
     Message,
+    ModelVersion,
     NodeLabels,
     ObjectMeta,
     ObjectName,
@@ -26,6 +27,7 @@ from greenroom_operator.api.fields import (
     between,
 )
 from greenroom_operator.api.predictions import PredictionLog
+from greenroom_operator.api.rollout import Rollout, RolloutStatus
 from greenroom_operator.api.source import Source
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import Limits as RuntimeLimits
@@ -44,24 +46,6 @@ NAME_MAX_LENGTH: Final = 40
 HISTORY_LENGTH: Final = 10
 
 _RUNTIME_LIMITS = RuntimeLimits()
-
-_ALIASES = [names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS]
-
-ModelVersion = Annotated[
-    str,
-    Field(max_length=names.VERSION_MAX_LENGTH),
-    Rule(
-        f"!(self in {_ALIASES})",
-        "this is an alias that Greenroom moves: name the version itself, such as v2",
-        subject="self",
-    ),
-    Rule(
-        f"self.matches(r'{names.VERSION_PATTERN}')",
-        "a version is the name of its directory under source.uri: lower-case letters, digits, '-' and '.', "
-        "such as v2 or 2026.11.3",
-        subject="self",
-    ),
-]
 
 
 class ImagePullPolicy(StrEnum):
@@ -124,6 +108,9 @@ class ModelDeploymentSpec(ApiModel):
     """The version that the alias production points at: the name of its directory under source.uri. Changing
     it proves the new version on every pod first and then switches without a restart; a version that fails
     its proof changes nothing for users. Put numbers in quotes: "2026.10"."""
+    rollout: Rollout | None = None
+    """Another version for some users, while production stays spec.version: a fixed share, chosen groups, or
+    steps that rise by themselves while a gate watches."""
     replicas: Annotated[int, Field(ge=0, le=1000), server_default(1)] = 1
     """Number of pods. 0 stops serving."""
     image: (
@@ -253,14 +240,14 @@ class PredictionLogStatus(ApiModel):
 
 
 class HistoryEntry(ApiModel):
-    """One thing that happened to production."""
+    """One thing that happened to production or to a rollout."""
 
     time: Timestamp
     """When."""
     version: Annotated[str, Field(max_length=63)]
     """The version that it happened to."""
     event: Word
-    """What happened, in one word, such as Promoted or Refused."""
+    """What happened, in one word, such as Promoted, Refused, RolloutComplete or RolloutAborted."""
     message: Message | None = None
     """What happened, in a sentence."""
 
@@ -281,6 +268,8 @@ class ModelDeploymentStatus(ApiModel):
     """The versions that pods hold."""
     promotion: Promotion | None = None
     """The last change of spec.version."""
+    rollout: RolloutStatus | None = None
+    """How far spec.rollout is."""
     replicas: Annotated[int, Field(ge=0)] | None = None
     """Pods that there are."""
     ready_replicas: Annotated[int, Field(ge=0)] | None = None
@@ -298,7 +287,7 @@ class ModelDeploymentStatus(ApiModel):
     last_handled_action: Annotated[str, Field(max_length=512)] | None = None
     """The newest value of the annotation greenroom.dev/action that was carried out."""
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_LENGTH), atomic_list()] = ()
-    """What happened to production, newest first."""
+    """What happened to production and to rollouts, newest first."""
 
 
 class ModelDeployment(ApiModel):

@@ -42,10 +42,20 @@ class Reason(StrEnum):
     NAME_CONFLICT = "NameConflict"
     INVALID_SPEC = "InvalidSpec"
     FORBIDDEN = "Forbidden"
+    ROLLING_OUT = "RollingOut"
+    ROLLOUT_COMPLETE = "RolloutComplete"
+    PAUSED = "Paused"
+    ROLLOUT_REFUSED = "RolloutRefused"
+    ROLLOUT_ABORTED = "RolloutAborted"
     PROMOTED = "Promoted"
+    ROLLOUT_STARTED = "RolloutStarted"
+    ROLLOUT_STEPPED = "RolloutStepped"
+    ROLLOUT_RESUMED = "RolloutResumed"
+    ROLLOUT_WITHDRAWN = "RolloutWithdrawn"
+    ACTION_IGNORED = "ActionIgnored"
     PREDICTION_LOG_FAILING = "PredictionLogFailing"
     PREDICTION_LOG_RECOVERED = "PredictionLogRecovered"
-    """These three are an event's, never a condition's."""
+    """From Promoted on they are an event's, never a condition's."""
 
 
 class Situation(StrEnum):
@@ -59,6 +69,13 @@ class Situation(StrEnum):
     UPDATING = "pods are being replaced, enough serve"
     UPDATE_STALLED = "pods are being replaced and the new ones do not serve in time"
     PROMOTION_REFUSED = "promotion refused, old version serves"
+    ROLLING_OUT = "a rollout's version is being proven, or pods do not obey its share yet"
+    ROLLED_OUT_IN_PART = "some users have the rollout's version, and pods obey its share"
+    ROLLOUT_COMPLETE = "rollout complete, Git still says the old version"
+    PAUSED = "rollout paused, or its gate waits for a person"
+    ROLLOUT_REFUSED = "rollout refused in preparation, production serves"
+    ROLLOUT_FAILED = "rollout aborted by its gate, production serves"
+    ROLLOUT_ABORTED = "rollout aborted by a person"
     DISABLED = "reconcile: disabled"
     PARTLY_AVAILABLE = "some pods down, enough serve"
     SCALED_TO_ZERO = "scaled to zero on purpose"
@@ -127,6 +144,25 @@ TRUTH_TABLE: Final[dict[Situation, Row]] = {
         progressing=False,
         degraded=True,
         stalled=True,
+    ),
+    Situation.ROLLING_OUT: Row(
+        reason=Reason.ROLLING_OUT, ready=True, progressing=True, degraded=False, reconciling=True
+    ),
+    Situation.ROLLED_OUT_IN_PART: Row(
+        reason=Reason.ROLLING_OUT, ready=True, progressing=True, degraded=False
+    ),
+    Situation.ROLLOUT_COMPLETE: Row(
+        reason=Reason.ROLLOUT_COMPLETE, ready=True, progressing=False, degraded=False
+    ),
+    Situation.PAUSED: Row(reason=Reason.PAUSED, ready=True, progressing=False, degraded=False),
+    Situation.ROLLOUT_REFUSED: Row(
+        reason=Reason.ROLLOUT_REFUSED, ready=True, progressing=False, degraded=True, stalled=True
+    ),
+    Situation.ROLLOUT_FAILED: Row(
+        reason=Reason.ROLLOUT_ABORTED, ready=True, progressing=False, degraded=True, stalled=True
+    ),
+    Situation.ROLLOUT_ABORTED: Row(
+        reason=Reason.ROLLOUT_ABORTED, ready=True, progressing=False, degraded=False
     ),
     Situation.DISABLED: Row(reason=Reason.RECONCILE_DISABLED, ready=None, progressing=False, degraded=False),
     Situation.PARTLY_AVAILABLE: Row(

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from greenroom_operator.api.modeldeployment import ModelDeployment
-from greenroom_operator.controller.promotion import PodView
+from greenroom_operator.api.times import parse_timestamp
+from greenroom_operator.controller.preparation import PodView
 from greenroom_operator.resources.flags import flags_name, read_flags
 from greenroom_operator.resources.ownership import controller_kind, controller_uid
 from greenroom_runtime.contract import names
@@ -123,3 +125,15 @@ def is_ready(pod: Child) -> bool:
         condition.get("type") == "Ready" and condition.get("status") == "True"
         for condition in pod.get("status", {}).get("conditions", ())
     )
+
+
+def find_crash(pod: Child) -> datetime | None:
+    """Return when a pod's serving process last ended by itself with an error; None where it never has."""
+    for container in pod.get("status", {}).get("containerStatuses", ()):
+        if container.get("name") != names.SERVING_CONTAINER:
+            continue
+        for state in ("state", "lastState"):
+            ended = container.get(state, {}).get("terminated") or {}
+            if ended.get("exitCode") and ended.get("finishedAt"):
+                return parse_timestamp(ended["finishedAt"])
+    return None

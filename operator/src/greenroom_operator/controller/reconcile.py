@@ -19,12 +19,16 @@ from greenroom_operator.api.modeldeployment import (
     ModelDeploymentStatus,
 )
 from greenroom_operator.api.times import parse_duration
-from greenroom_operator.controller.conditions import ConditionType, Situation, Verdict
-from greenroom_operator.controller.context import Child, Observed, is_leaving, is_ready
+from greenroom_operator.controller.actions import Verb, find_action, find_objection
+from greenroom_operator.controller.conditions import ConditionType, Reason, Situation, Verdict
+from greenroom_operator.controller.context import Child, Observed, find_crash, is_leaving, is_ready
 from greenroom_operator.controller.events import build_event
-from greenroom_operator.controller.promotion import PodView, PromotionInput, PromotionPlan, plan_promotion
+from greenroom_operator.controller.preparation import PodView
+from greenroom_operator.controller.promotion import PromotionInput
+from greenroom_operator.controller.release import ReleasePlan, plan_release
+from greenroom_operator.controller.rollout import RolloutInput
+from greenroom_operator.controller.rollout_status import read_progress
 from greenroom_operator.controller.status import (
-    Transition,
     build_blocked_status,
     build_status,
     find_transitions,
@@ -33,6 +37,7 @@ from greenroom_operator.controller.status import (
     read_promotion,
 )
 from greenroom_operator.controller.store import Store
+from greenroom_operator.controller.texts import Transition
 from greenroom_operator.controller.writer import Writer
 from greenroom_operator.errors import Forbidden, NotFound, Rejected
 from greenroom_operator.kinds import POD, Key
@@ -40,7 +45,7 @@ from greenroom_operator.resources import build_children
 from greenroom_operator.resources.flags import flags_name
 from greenroom_operator.resources.ownership import controller_uid
 from greenroom_runtime.contract import names
-from greenroom_runtime.contract.flags import FlagStore
+from greenroom_runtime.contract.flags import FlagDocumentError, FlagStore
 from greenroom_runtime.contract.report import PodReport
 
 log = structlog.get_logger(__name__)
@@ -48,6 +53,8 @@ log = structlog.get_logger(__name__)
 REPORT_MAX_AGE: Final = 75.0
 """Seconds; two polls at rest and a bit. An older report says nothing of today."""
 POLL_CONVERGING: Final = 1.0
+POLL_WATCHED: Final = 5.0
+"""While a gate watches: harm is to be seen soon."""
 POLL_AT_REST: Final = 30.0
 _OUR_CONDITIONS: Final = frozenset(condition.value for condition in ConditionType)
 LOOK_AGAIN: Final = 5.0
@@ -129,6 +136,10 @@ class Reconciler:
             observed = self._observe(deployment)
             _refuse_to_act_when_told(observed)
             plan = await self._plan(observed)
+            if _decides_on_rollout(observed, plan):
+                # Remembered before anything is done about it: an operator that dies now takes nothing back.
+                await self._report(body, observed, plan, done=False)
+                return Result(requeue_after=0.0)
             children = _build(deployment, plan, default_image=self._default_image)
             await self._apply(observed, children)
             observed = self._observe(deployment)
@@ -166,9 +177,10 @@ class Reconciler:
             # An IP address is given to the next pod soon after its owner is gone.
             report=report if report is not None and report.pod == name else None,
             silent=seen is not None and not fresh,
+            crashed=find_crash(pod),
         )
 
-    async def _plan(self, observed: Observed) -> PromotionPlan:
+    async def _plan(self, observed: Observed) -> ReleasePlan:
         plan = self._decide(observed)
         before = observed.flags
         if before is not None and plan.flags.production != before.production:
@@ -177,21 +189,33 @@ class Reconciler:
             plan = self._decide(self._observe(observed.deployment))
         return plan
 
-    def _decide(self, observed: Observed) -> PromotionPlan:
+    def _decide(self, observed: Observed) -> ReleasePlan:
         now, deployment = self._now(), observed.deployment
+        metadata, spec = deployment.metadata, deployment.spec
+        action = find_action(deployment)
         world = PromotionInput(
-            target=deployment.spec.version,
+            target=spec.version,
             flags=observed.flags,
             promotion=read_promotion(deployment.status, now=now),
             proven=deployment.status.version or "",
             pods=observed.views,
-            wanted=deployment.spec.replicas,
+            wanted=spec.replicas,
             rolling=observed.rolling,
-            deadline=parse_duration(deployment.spec.progress_deadline),
-            retry=_asks_for_retry(deployment),
+            deadline=parse_duration(spec.progress_deadline),
+            retry=action is not None and action.asks(Verb.RETRY, spec.version),
             pins={version.name: version.digest for version in deployment.status.versions if version.digest},
         )
-        return plan_promotion(world, now=now)
+        rollout = RolloutInput(
+            spec=spec.rollout,
+            progress=read_progress(deployment.status, now=now),
+            salt=f"{metadata.namespace}/{metadata.name}",
+            action=action if action is not None and not find_objection(action, deployment) else None,
+        )
+        try:
+            return plan_release(world, rollout, now=now)
+        except FlagDocumentError as error:  # what the schema's rules let through
+            verdict = Verdict(situation=Situation.INVALID_SPEC, message=f"spec.rollout: {error}")
+            raise BlockedError(verdict, again=None) from error
 
     async def _apply(self, observed: Observed, children: Sequence[Mapping[str, Any]]) -> None:
         for child in children:
@@ -247,7 +271,7 @@ class Reconciler:
             if (child["kind"], child["metadata"]["name"]) not in wanted:
                 await self._writer.delete(child)
 
-    def _watch_pods(self, observed: Observed, plan: PromotionPlan) -> None:
+    def _watch_pods(self, observed: Observed, plan: ReleasePlan) -> None:
         metadata = observed.deployment.metadata
         addresses = {
             pod["metadata"]["uid"]: pod["status"]["podIP"]
@@ -258,16 +282,24 @@ class Reconciler:
             view.ready and view.report is not None and view.report.revision == plan.flags.revision
             for view in observed.views
         )
-        every = POLL_AT_REST if settled else POLL_CONVERGING
+        watched = plan.rollout is not None and plan.rollout.evidence is not None
+        every = (POLL_WATCHED if watched else POLL_AT_REST) if settled else POLL_CONVERGING
         self._reports.watch(Key(metadata.namespace, metadata.name), addresses, every=every)
 
-    async def _report(self, body: Child, observed: Observed, plan: PromotionPlan) -> None:
+    async def _report(self, body: Child, observed: Observed, plan: ReleasePlan, *, done: bool = True) -> None:
+        """Write status and tell what is new; ``done`` tells whether the flag store has been written, too."""
         now = self._now()
+        deployment = observed.deployment
         verdict = judge(observed, plan, now=now)
-        action = observed.deployment.metadata.annotations.get(names.ANNOTATION_ACTION)
-        handled = action if _asks_for_retry(observed.deployment) else None
-        status = build_status(observed, plan, verdict, now=now, action=handled)
-        await self._write_status(body, observed.deployment.status, status)
+        action = find_action(deployment)
+        if action is not None and not done and action.asks(Verb.RETRY, deployment.spec.version):
+            action = None  # a promotion is tried again through the flag store
+        status = build_status(observed, plan, verdict, now=now, action=action.text if action else None)
+        await self._write_status(body, deployment.status, status)
+        if action is not None and (objection := find_objection(action, deployment)):
+            await self._tell(
+                body, Transition(warning=True, reason=Reason.ACTION_IGNORED.value, message=objection)
+            )
 
     async def _report_blocked(self, body: Child, verdict: Verdict) -> None:
         before = _read_status(body)
@@ -342,7 +374,7 @@ def _refuse_to_act_when_told(observed: Observed) -> None:
         raise BlockedError(Verdict(situation=Situation.JUST_CREATED, message=message), again=LOOK_AGAIN)
 
 
-def _build(deployment: ModelDeployment, plan: PromotionPlan, *, default_image: str) -> list[dict[str, Any]]:
+def _build(deployment: ModelDeployment, plan: ReleasePlan, *, default_image: str) -> list[dict[str, Any]]:
     try:
         return build_children(deployment, flags=plan.flags, default_image=default_image)
     except ValueError as error:  # a quantity or a duration that the schema's patterns let through
@@ -350,8 +382,10 @@ def _build(deployment: ModelDeployment, plan: PromotionPlan, *, default_image: s
         raise BlockedError(verdict, again=None) from error
 
 
-def _asks_for_retry(deployment: ModelDeployment) -> bool:
-    """Whether a person asks, for the first time with these words, to try the target again."""
-    action: str = deployment.metadata.annotations.get(names.ANNOTATION_ACTION, "")
-    new = action != (deployment.status.last_handled_action or "")
-    return new and action.startswith(f"retry/{deployment.spec.version}/")
+def _decides_on_rollout(observed: Observed, plan: ReleasePlan) -> bool:
+    """Whether the plan holds something about the rollout that status does not know yet."""
+    known = observed.deployment.status.rollout
+    if plan.rollout is None or known is None:
+        return (plan.rollout is None) != (known is None)
+    remembered = read_progress(observed.deployment.status, now=plan.rollout.started)
+    return remembered is None or remembered.decision != plan.rollout.decision

@@ -1,9 +1,7 @@
 """What a user is told: observed world and plan -> status, conditions, events. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from greenroom_operator.api.fields import Condition, ConditionStatus
 from greenroom_operator.api.modeldeployment import (
@@ -17,6 +15,7 @@ from greenroom_operator.api.modeldeployment import (
     VersionStatus,
 )
 from greenroom_operator.api.modeldeployment import Promotion as PromotionStatus
+from greenroom_operator.api.rollout import RolloutStatus
 from greenroom_operator.api.times import format_timestamp, parse_duration, parse_timestamp
 from greenroom_operator.controller.conditions import (
     ConditionType,
@@ -28,13 +27,21 @@ from greenroom_operator.controller.conditions import (
 )
 from greenroom_operator.controller.context import Observed
 from greenroom_operator.controller.prediction_log import build_prediction_log
-from greenroom_operator.controller.promotion import Promotion, PromotionPlan, Refusal
+from greenroom_operator.controller.preparation import Refusal
+from greenroom_operator.controller.promotion import Promotion
+from greenroom_operator.controller.release import ReleasePlan
+from greenroom_operator.controller.rollout_status import (
+    build_rollout,
+    find_rollout_history,
+    find_rollout_transition,
+    judge_ended_rollout,
+    judge_rollout,
+)
+from greenroom_operator.controller.texts import Transition, clip
 from greenroom_operator.resources.ownership import build_selector
 from greenroom_operator.resources.service import service_url
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.report import VersionReport, VersionState
-
-MESSAGE_MAX: Final = 1024
 
 
 def read_promotion(status: ModelDeploymentStatus, *, now: datetime) -> Promotion | None:
@@ -46,7 +53,7 @@ def read_promotion(status: ModelDeploymentStatus, *, now: datetime) -> Promotion
     return Promotion(version=known.version, state=known.state, started=started)
 
 
-def judge(observed: Observed, plan: PromotionPlan, *, now: datetime) -> Verdict:
+def judge(observed: Observed, plan: ReleasePlan, *, now: datetime) -> Verdict:
     """Decide which row of the truth table holds, and what to say about it."""
     if observed.deployment.spec.replicas == 0:
         return Verdict(situation=Situation.SCALED_TO_ZERO, message="spec.replicas is 0: nothing serves")
@@ -61,9 +68,14 @@ def judge(observed: Observed, plan: PromotionPlan, *, now: datetime) -> Verdict:
             "is a NetworkPolicy in the way?"
         )
         return Verdict(situation=Situation.NOT_REPORTING, message=message)
-    if plan.promotion is not None and plan.active:
+    if plan.promotion is not None and plan.promoting:
         return Verdict(situation=Situation.PROMOTING, message=_tell_promotion(observed, plan, plan.promotion))
-    return _judge_pods(observed, production=plan.flags.production)
+    return (
+        judge_ended_rollout(observed, plan)
+        or _judge_pods(observed, production=plan.flags.production)
+        or judge_rollout(observed, plan)
+        or _judge_steady(observed, production=plan.flags.production)
+    )
 
 
 def _nobody_answers(observed: Observed) -> bool:
@@ -72,8 +84,8 @@ def _nobody_answers(observed: Observed) -> bool:
     return bool(serving) and all(view.report is None and view.silent for view in serving)
 
 
-def _judge_pods(observed: Observed, *, production: str) -> Verdict:
-    """Judge pods of which at least one serves."""
+def _judge_pods(observed: Observed, *, production: str) -> Verdict | None:
+    """Judge pods of which at least one serves; None where they are as they should be."""
     deployment, workload = observed.deployment, observed.workload
     wanted = deployment.spec.replicas
     if workload.deadline_exceeded:
@@ -87,6 +99,11 @@ def _judge_pods(observed: Observed, *, production: str) -> Verdict:
         return Verdict(situation=Situation.PARTLY_AVAILABLE, message=message)
     if not workload.current or workload.updated < wanted or workload.replicas > wanted:
         return Verdict(situation=Situation.UPDATING, message=f"pods are being replaced; {production} serves")
+    return None
+
+
+def _judge_steady(observed: Observed, *, production: str) -> Verdict:
+    wanted = observed.deployment.spec.replicas
     pods = "1 pod" if wanted == 1 else f"{wanted} pods"
     return Verdict(situation=Situation.STEADY, message=f"{production} serves on {pods}")
 
@@ -95,13 +112,13 @@ def _advise(observed: Observed) -> str:
     return f"see kubectl describe pods -l {names.LABEL_DEPLOYMENT}={observed.deployment.metadata.name}"
 
 
-def _judge_unserved(observed: Observed, plan: PromotionPlan, *, now: datetime) -> Verdict:
+def _judge_unserved(observed: Observed, plan: ReleasePlan, *, now: datetime) -> Verdict:
     production, spec = plan.flags.production, observed.deployment.spec
     failed = _find_production_failure(observed, production)
-    if failed is not None and not plan.active:
+    if failed is not None and not plan.promoting:
         return Verdict(
             situation=Situation.FIRST_VERSION_REFUSED,
-            message=_clip(f"{production} was refused: {failed.reason}: {failed.message}"),
+            message=clip(f"{production} was refused: {failed.reason}: {failed.message}"),
         )
     since = _waiting_since(observed, now=now)
     if since is None or now - since >= parse_duration(spec.progress_deadline):
@@ -130,7 +147,7 @@ def _tell_start(observed: Observed, production: str) -> str:
     for view in sorted(observed.views, key=lambda view: view.name):
         seen = view.report.version(production) if view.report else None
         if seen is not None and seen.message:
-            return _clip(
+            return clip(
                 f"waiting for a pod to serve {production}: {view.name} is {seen.state}: {seen.message}"
             )
     return f"waiting for a pod to serve {production}"
@@ -147,7 +164,7 @@ def _find_production_failure(observed: Observed, production: str) -> Refusal | N
     return failures[0] if failures and len(failures) == len(reports) else None
 
 
-def _find_stuck(observed: Observed, plan: PromotionPlan) -> Refusal | None:
+def _find_stuck(observed: Observed, plan: ReleasePlan) -> Refusal | None:
     """Return why a pod that gets traffic does not switch: it was not heard when the others proved it."""
     for view in sorted(observed.views, key=lambda view: view.name):
         seen = view.version(plan.flags.production, revision=plan.flags.revision) if view.ready else None
@@ -156,17 +173,17 @@ def _find_stuck(observed: Observed, plan: PromotionPlan) -> Refusal | None:
     return None
 
 
-def _tell_stuck(observed: Observed, plan: PromotionPlan) -> str | None:
+def _tell_stuck(observed: Observed, plan: ReleasePlan) -> str | None:
     stuck = _find_stuck(observed, plan)
     if stuck is None:
         return None
-    return _clip(
+    return clip(
         f"pod {stuck.pod} cannot serve {stuck.version}, and goes on with the version before: "
         f"{stuck.reason}: {stuck.message}"
     )
 
 
-def _tell_refusal(observed: Observed, plan: PromotionPlan) -> str | None:
+def _tell_refusal(observed: Observed, plan: ReleasePlan) -> str | None:
     """Say the same in the pass that refuses and in all that follow, which know it from status."""
     promotion, status = plan.promotion, observed.deployment.status
     if promotion is None or promotion.state is not PromotionState.REFUSED:
@@ -180,10 +197,10 @@ def _tell_refusal(observed: Observed, plan: PromotionPlan) -> str | None:
         told = (known.reason or "", known.message or "") if known else ("", "")
     where = f" on pod {pod}" if pod else ""
     why = "".join(f": {part}" for part in told if part)
-    return _clip(f"{version} was refused{where}{why}; {plan.flags.production} goes on serving")
+    return clip(f"{version} was refused{where}{why}; {plan.flags.production} goes on serving")
 
 
-def _tell_promotion(observed: Observed, plan: PromotionPlan, promotion: Promotion) -> str:
+def _tell_promotion(observed: Observed, plan: ReleasePlan, promotion: Promotion) -> str:
     flags = plan.flags
     if promotion.state is PromotionState.COMMITTING:
         return f"pods are switching to {flags.production}"
@@ -197,15 +214,16 @@ def _tell_promotion(observed: Observed, plan: PromotionPlan, promotion: Promotio
         if (seen := view.report.version(promotion.version) if view.report else None) and seen.message
     ]
     told = f"pods prove {promotion.version}; {flags.production} serves"
-    return _clip(f"{told} ({waiting[0]})" if waiting else told)
+    return clip(f"{told} ({waiting[0]})" if waiting else told)
 
 
 def build_status(
-    observed: Observed, plan: PromotionPlan, verdict: Verdict, *, now: datetime, action: str | None = None
+    observed: Observed, plan: ReleasePlan, verdict: Verdict, *, now: datetime, action: str | None = None
 ) -> ModelDeploymentStatus:
     """Return the whole status of a pass that could observe and plan."""
     deployment, workload, before = observed.deployment, observed.workload, observed.deployment.status
     generation = deployment.metadata.generation
+    rollout = build_rollout(observed, plan, now=now)
     return ModelDeploymentStatus(
         observed_generation=generation,
         conditions=build_conditions(verdict, before=before.conditions, generation=generation, now=now),
@@ -213,6 +231,7 @@ def build_status(
         previous_version=plan.flags.previous or None,
         versions=_build_versions(observed, plan),
         promotion=_build_promotion(observed, plan),
+        rollout=rollout,
         replicas=workload.replicas,
         ready_replicas=workload.ready,
         replica_summary=f"{workload.ready}/{deployment.spec.replicas}",
@@ -221,7 +240,7 @@ def build_status(
         last_failure=_build_last_failure(observed, plan, now=now),
         prediction_log=build_prediction_log(observed, now=now),
         last_handled_action=action or before.last_handled_action,
-        history=_build_history(observed, plan, now=now),
+        history=_build_history(observed, plan, rollout, now=now),
     )
 
 
@@ -241,7 +260,7 @@ def _find_served(observed: Observed) -> str | None:
     return served.pop() or None if len(served) == 1 else None
 
 
-def _build_versions(observed: Observed, plan: PromotionPlan) -> tuple[VersionStatus, ...]:
+def _build_versions(observed: Observed, plan: ReleasePlan) -> tuple[VersionStatus, ...]:
     known = {version.name: version for version in observed.deployment.status.versions}
     unheard = any(view.unheard for view in observed.views)
     return tuple(
@@ -273,14 +292,14 @@ def _build_version(name: str, reports: Sequence[VersionReport], *, digest: str) 
     )
 
 
-def _build_promotion(observed: Observed, plan: PromotionPlan) -> PromotionStatus | None:
+def _build_promotion(observed: Observed, plan: ReleasePlan) -> PromotionStatus | None:
     promotion = plan.promotion
     if promotion is None:
         return None
     known = observed.deployment.status.promotion
     if known is not None and (known.version, known.state) != (promotion.version, promotion.state):
         known = None
-    counted = None if plan.active else known
+    counted = None if plan.promoting else known
     refusal = promotion.refusal
     done = [
         view
@@ -295,7 +314,7 @@ def _build_promotion(observed: Observed, plan: PromotionPlan) -> PromotionStatus
         pods_ready=counted.pods_ready if counted else len(done),
         pods_total=counted.pods_total if counted else len(observed.views),
         reason=refusal.reason if refusal else (known.reason if known else None),
-        message=_clip(refusal.message) if refusal else (known.message if known else None),
+        message=clip(refusal.message) if refusal else (known.message if known else None),
     )
 
 
@@ -305,15 +324,18 @@ def _has_done(seen: VersionReport | None, production: str, promotion: Promotion)
     return seen is not None and seen.state is VersionState.READY
 
 
-def _build_last_failure(observed: Observed, plan: PromotionPlan, *, now: datetime) -> LastFailure | None:
+def _build_last_failure(observed: Observed, plan: ReleasePlan, *, now: datetime) -> LastFailure | None:
     before = observed.deployment.status.last_failure
-    refusal = plan.promotion.refusal if plan.promotion else None
-    if refusal is None and observed.workload.ready == 0 and not plan.active:
+    refused = (plan.promotion.refusal if plan.promotion else None) or (
+        plan.rollout.refusal if plan.rollout else None
+    )
+    refusal = refused
+    if refusal is None and observed.workload.ready == 0 and not plan.promoting:
         refusal = _find_production_failure(observed, plan.flags.production)
     refusal = refusal or _find_stuck(observed, plan)
     if refusal is None:
         return before
-    fresh = plan.promotion is not None and plan.promotion.refusal is refusal
+    fresh = refusal is refused
     same = before is not None and (before.version, before.reason) == (refusal.version, refusal.reason)
     if same and not fresh:
         return before  # a pod that tries again and fails again is no news
@@ -322,7 +344,7 @@ def _build_last_failure(observed: Observed, plan: PromotionPlan, *, now: datetim
         version=refusal.version,
         pod=refusal.pod,
         reason=refusal.reason,
-        message=_clip(refusal.message),
+        message=clip(refusal.message),
         file=(failure.file or None) if failure else None,
         sample=failure.sample if failure else None,
         expected=(failure.expected or None) if failure else None,
@@ -331,31 +353,33 @@ def _build_last_failure(observed: Observed, plan: PromotionPlan, *, now: datetim
     )
 
 
-def _build_history(observed: Observed, plan: PromotionPlan, *, now: datetime) -> tuple[HistoryEntry, ...]:
-    before, promotion = observed.deployment.status, plan.promotion
+def _build_history(
+    observed: Observed, plan: ReleasePlan, rollout: RolloutStatus | None, *, now: datetime
+) -> tuple[HistoryEntry, ...]:
+    before = observed.deployment.status
+    news = [
+        _find_promotion_history(before, plan.promotion, now=now),
+        find_rollout_history(before.rollout, rollout, now=now),
+    ]
+    return (*(entry for entry in news if entry is not None), *before.history)[:HISTORY_LENGTH]
+
+
+def _find_promotion_history(
+    before: ModelDeploymentStatus, promotion: Promotion | None, *, now: datetime
+) -> HistoryEntry | None:
     known = before.promotion
     if promotion is None or promotion.state not in (PromotionState.COMPLETE, PromotionState.REFUSED):
-        return before.history
+        return None
     if known is not None and (known.version, known.state) == (promotion.version, promotion.state):
-        return before.history
+        return None
     promoted = promotion.state is PromotionState.COMPLETE
     refusal = promotion.refusal
-    entry = HistoryEntry(
+    return HistoryEntry(
         time=format_timestamp(now),
         version=promotion.version,
         event=Reason.PROMOTED.value if promoted else "Refused",
-        message=_clip(f"{refusal.reason}: {refusal.message}") if refusal else None,
+        message=clip(f"{refusal.reason}: {refusal.message}") if refusal else None,
     )
-    return (entry, *before.history)[:HISTORY_LENGTH]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transition:
-    """Something worth an event."""
-
-    warning: bool
-    reason: str
-    message: str
 
 
 def find_transitions(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> list[Transition]:
@@ -363,6 +387,8 @@ def find_transitions(before: ModelDeploymentStatus, after: ModelDeploymentStatus
     found = []
     if promotion := _find_promotion_transition(before, after):
         found.append(promotion)
+    if rollout := find_rollout_transition(before, after):
+        found.append(rollout)
     told = {transition.message for transition in found}
     for name in (ConditionType.READY, ConditionType.DEGRADED):
         transition = _find_condition_transition(name, before.conditions, after.conditions)
@@ -443,11 +469,11 @@ def _find_log_transition(
     return None
 
 
-def _clip(text: str) -> str:
-    return text if len(text) <= MESSAGE_MAX else text[: MESSAGE_MAX - 1] + "…"
+def next_look(observed: Observed, plan: ReleasePlan) -> float:
+    """Return the seconds after which time alone may change the verdict.
 
-
-def next_look(observed: Observed, plan: PromotionPlan) -> float:
-    """Return the seconds after which time alone may change the verdict: a deadline, or a pod gone silent."""
+    A deadline, a hold that is over, a pod that has gone silent; and counters tell nobody that they change.
+    """
     waiting = observed.workload.ready == 0 and observed.deployment.spec.replicas > 0
-    return 5.0 if plan.active or waiting else 60.0
+    watched = plan.rollout is not None and plan.rollout.evidence is not None
+    return 5.0 if plan.active or waiting or watched else 60.0

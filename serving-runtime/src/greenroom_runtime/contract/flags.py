@@ -22,9 +22,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.canonical import canonical_json, content_hash
+from greenroom_runtime.contract.evidence import EPOCH_PATTERN
 
 SCHEMA_URI = "https://flagd.dev/schema/v0/flags.json"
 DEFAULT_KEY = "user_id"
+DEFAULT_LATENCY_RATIO = 1.3
+MAX_LATENCY_RATIO = 100.0
 MAX_RULES = 32
 MAX_VALUES = 100
 MAX_VALUE_LENGTH = 64
@@ -34,15 +37,21 @@ BUCKET_END = ":"
 """What follows the sticky key in the text that is hashed: Go's ``cat`` drops blanks at the ends."""
 _VERSION = re.compile(names.VERSION_PATTERN)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_RULE_NAME = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+RULE_NAME_PATTERN = "^[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$"
 """It is a header's value, and stands in a list with commas."""
-_FIELD = re.compile(r"(?!targetingKey$)[A-Za-z_][-_A-Za-z0-9]{0,62}")
-"""No dots, which mean a path to JSONLogic, and not the name that flagd has for the sticky key."""
-_FIELD_FORM = "a name of at most 63 letters, digits, - and _, other than targetingKey"
+FIELD_PATTERN = "^[A-Za-z_][-_A-Za-z0-9]{0,62}$"
+"""No dots, which mean a path to JSONLogic."""
+TARGETING_KEY = "targetingKey"
+"""The name that flagd has for the sticky key; no field may have it."""
+_RULE_NAME = re.compile(RULE_NAME_PATTERN)
+_FIELD = re.compile(f"(?!{TARGETING_KEY}$){FIELD_PATTERN}")
+_FIELD_FORM = f"a name of at most 63 letters, digits, - and _, other than {TARGETING_KEY}"
 _VALUE = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_VALUE_LENGTH}}}")
 _VALUE_FORM = f"1 to {MAX_VALUE_LENGTH} characters without control characters"
 _SALT = re.compile(r"[a-z0-9]([-./a-z0-9]{0,126}[a-z0-9])?")
-_TARGETING_KEY = {"var": "targetingKey"}
+_EPOCH = re.compile(EPOCH_PATTERN)
+_EPOCH_FORM = "at most 200 letters, digits and @./_#:-"
+_TARGETING_KEY = {"var": TARGETING_KEY}
 
 
 class FlagDocumentError(ValueError):
@@ -92,6 +101,10 @@ class Rollout:
     """The field of the request that is sticky. A request without it gets production."""
     rules: tuple[Rule, ...] = ()
     """Looked at before the percentage; the first one that matches is the reason."""
+    epoch: str = ""
+    """Names what pods are counting now; another epoch starts all counts anew; empty: nothing is counted."""
+    latency_ratio: float = DEFAULT_LATENCY_RATIO
+    """How much slower than production the rollout's version may answer: what pods call slow depends on it."""
 
     def __post_init__(self) -> None:
         """Refuse what no router could follow."""
@@ -106,6 +119,11 @@ class Rollout:
             message = f"the rollout has {len(self.rules)} rules, more than {MAX_RULES}"
             raise FlagDocumentError(message)
         _demand_unique([rule.name for rule in self.rules], what="rule")
+        _demand_match(_EPOCH, self.epoch, what="the rollout's epoch", form=_EPOCH_FORM)
+        object.__setattr__(self, "latency_ratio", float(self.latency_ratio))  # 2 and 2.0 are written alike
+        if not 1 < self.latency_ratio <= MAX_LATENCY_RATIO:  # nor is NaN
+            message = f"the rollout's latency ratio is {self.latency_ratio}, not above 1 and at most 100"
+            raise FlagDocumentError(message)
 
     @property
     def bucket_start(self) -> str:
@@ -186,7 +204,7 @@ def _demand_unique(texts: Sequence[str], *, what: str) -> None:
 
 
 def _document(store: FlagStore) -> dict[str, Any]:
-    metadata = {
+    metadata: dict[str, str | float] = {
         "resident": ",".join(sorted(set(store.resident))),
         "digests": ",".join(f"{version}={digest}" for version, digest in sorted(store.digests.items())),
         "first": store.first,
@@ -194,8 +212,18 @@ def _document(store: FlagStore) -> dict[str, Any]:
         "attempt": store.attempt,
     }
     if store.rollout is not None:
-        metadata |= {"key": store.rollout.key, "rules": ",".join(rule.name for rule in store.rollout.rules)}
+        metadata |= _rollout_metadata(store.rollout)
     return {"$schema": SCHEMA_URI, "flags": {"version": _flag(store)}, "metadata": metadata}
+
+
+def _rollout_metadata(rollout: Rollout) -> dict[str, str | float]:
+    metadata: dict[str, str | float] = {
+        "key": rollout.key,
+        "rules": ",".join(rule.name for rule in rollout.rules),
+    }
+    if rollout.epoch:
+        metadata |= {"epoch": rollout.epoch, "latencyRatio": rollout.latency_ratio}
+    return metadata
 
 
 def _flag(store: FlagStore) -> dict[str, Any]:
@@ -265,6 +293,8 @@ class _Metadata(_Part):
     attempt: str = ""
     key: str = ""
     rules: str = ""
+    epoch: str = ""
+    latency_ratio: float = Field(default=DEFAULT_LATENCY_RATIO, alias="latencyRatio")
 
 
 class _Document(_Part):
@@ -316,7 +346,7 @@ def _read(document: _Document) -> FlagStore:
 def _parse_rollout(targeting: JsonValue, metadata: _Metadata) -> Rollout | None:
     """Read what `_targeting` writes. Whether nothing else is there, writing it again will show."""
     match targeting:
-        case None if not metadata.key and not metadata.rules:
+        case None if not metadata.key and not metadata.rules and not metadata.epoch:
             return None
         case {
             "if": [
@@ -332,6 +362,8 @@ def _parse_rollout(targeting: JsonValue, metadata: _Metadata) -> Rollout | None:
                 salt=start.removesuffix(f":{version}:"),
                 key=metadata.key,
                 rules=_parse_rules(branches[::2], metadata),
+                epoch=metadata.epoch,
+                latency_ratio=metadata.latency_ratio if metadata.epoch else DEFAULT_LATENCY_RATIO,
             )
     message = f"flags.version.targeting {short(targeting)} is no rollout that this release understands"
     raise FlagDocumentError(message)
@@ -354,7 +386,7 @@ def _parse_rule(condition: JsonValue, *, name: str, key: str) -> Rule:
     match condition:
         case {"some": [{"merge": [{"var": str(attribute)}]}, {"in": [_, [*values]]}]}:
             texts = tuple(value for value in values if isinstance(value, str))
-            return Rule(name=name, attribute=key if attribute == "targetingKey" else attribute, values=texts)
+            return Rule(name=name, attribute=key if attribute == TARGETING_KEY else attribute, values=texts)
     message = f"flags.version.targeting: rule {short(name)} is {short(condition)}, which is not understood"
     raise FlagDocumentError(message)
 

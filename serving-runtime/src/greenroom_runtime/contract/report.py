@@ -5,6 +5,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from greenroom_runtime.contract import names
+from greenroom_runtime.contract.evidence import RolloutEvidence
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 64 * 1024
@@ -122,6 +123,8 @@ class PodReport(ReportModel):
     """Those that production answered although the user should have had another version."""
     prediction_log: LogReport | None = None
     """None where no log is kept."""
+    evidence: RolloutEvidence | None = None
+    """None while the flag store names no epoch."""
 
     def version(self, name: str) -> VersionReport | None:
         """Return what it says of one version, None when it says nothing."""

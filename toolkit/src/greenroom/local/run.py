@@ -15,15 +15,14 @@ from greenroom.local.serve import greet
 from greenroom.local.stop import StopSignal
 from greenroom_operator.api.modeldeployment import ModelDeployment, PromotionState
 from greenroom_operator.api.predictions import PredictionSink
+from greenroom_operator.api.rollout import RolloutState
 from greenroom_operator.api.source import CLAIM_SCHEME, SOURCE_SCHEMES
 from greenroom_operator.api.times import parse_duration
-from greenroom_operator.controller.promotion import (
-    PodView,
-    Promotion,
-    PromotionInput,
-    Refusal,
-    plan_promotion,
-)
+from greenroom_operator.controller.preparation import PodView, Refusal
+from greenroom_operator.controller.promotion import Promotion, PromotionInput
+from greenroom_operator.controller.release import plan_release
+from greenroom_operator.controller.rollout import Progress, RolloutInput
+from greenroom_operator.controller.rollout_status import spell_percent
 from greenroom_operator.resources.config import build_runtime_config
 from greenroom_runtime.contract.config import RuntimeConfig
 from greenroom_runtime.contract.flags import FlagStore
@@ -102,6 +101,7 @@ class LocalDeployment:
     """Fingerprint of what was there at the last look."""
     flags: FlagStore | None = None
     promotion: Promotion | None = None
+    rollout: Progress | None = None
     config: RuntimeConfig | None = None
     """What the process runs with; None while it should be started."""
     edited: float = field(default_factory=time.monotonic)
@@ -190,10 +190,12 @@ class LocalDeployment:
         """Observe, decide, act and say: one pass of what the operator does."""
         report = self.runtime.report() if self.config is not None and self.restart_at is None else None
         before, production = self.promotion, self.flags.production if self.flags else ""
-        plan = plan_promotion(self._world(report), now=datetime.now(UTC))
+        routed = self.rollout
+        plan = plan_release(self._world(report), self._wanted_rollout(), now=datetime.now(UTC))
         if plan.flags != self.flags:
             self.runtime.write_flags(plan.flags)
-        self.flags, self.promotion = plan.flags, plan.promotion
+        self.flags, self.promotion, self.rollout = plan.flags, plan.promotion, plan.rollout
+        self._say_rollout(routed)
         started = self._run_process()
         self._say_promotion(before, production=production)
         if report is not None and not started:  # else it is the report of the process before
@@ -209,6 +211,11 @@ class LocalDeployment:
             pods=pods,
             deadline=parse_duration(spec.progress_deadline),
         )
+
+    def _wanted_rollout(self) -> RolloutInput:
+        metadata = self.deployment.metadata
+        salt = f"{metadata.namespace}/{metadata.name}"
+        return RolloutInput(spec=self.deployment.spec.rollout, progress=self.rollout, salt=salt)
 
     def _run_process(self) -> bool:
         """Start the process where it should run and does not, or should run with another configuration."""
@@ -246,6 +253,24 @@ class LocalDeployment:
             self.screen.event("good", f"promoted to {after.version} in {took:.0f} ms, without a restart")
         elif after.refusal is not None:
             self._say_refusal(after.refusal, production=production)
+
+    def _say_rollout(self, before: Progress | None) -> None:
+        after = self.rollout
+        if after is None or (before is not None and before.decision == after.decision):
+            return
+        share = f"{after.version} serves {spell_percent(after.hundredths)} % of users"
+        match after.state:
+            case RolloutState.PREPARING:
+                self.screen.event("busy", f"preparing {after.version} for its rollout …")
+            case RolloutState.REFUSED | RolloutState.ABORTED:
+                self.screen.event(
+                    "bad",
+                    f"rollout of {after.version} {after.state.lower()}: {after.reason}: {after.message}",
+                )
+            case RolloutState.RUNNING | RolloutState.HOLDING | RolloutState.PAUSED:
+                self.screen.event("note", f"{share}; {after.message or 'the others get production'}")
+            case RolloutState.COMPLETE:
+                self.screen.event("good", f"{share}: {after.message}")
 
     def _say_refusal(self, refusal: Refusal, *, production: str) -> None:
         self.screen.event("bad", f"refused {refusal.version}: {refusal.reason}: {refusal.message}")

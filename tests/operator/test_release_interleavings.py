@@ -1,4 +1,4 @@
-"""The alias flip when everything happens at once: pods come and go, and operators die between two writes."""
+"""Promotions and rollouts at once, while pods come and go and operators die between two writes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenroom_operator.api.modeldeployment import PromotionState
-from greenroom_operator.controller.promotion import (
-    PodView,
-    Promotion,
-    PromotionInput,
-    PromotionPlan,
-    plan_promotion,
-)
-from greenroom_runtime.contract.flags import FlagStore
+from greenroom_operator.api.rollout import Rollout, RolloutState, RolloutStep
+from greenroom_operator.controller.actions import Action, Verb
+from greenroom_operator.controller.gate import dump_evidence, parse_evidence
+from greenroom_operator.controller.preparation import PodView
+from greenroom_operator.controller.promotion import Promotion, PromotionInput
+from greenroom_operator.controller.release import ReleasePlan, plan_release
+from greenroom_operator.controller.rollout import Progress, RolloutInput
+from greenroom_runtime.contract.evidence import ArmEvidence, Bitmap, RolloutEvidence
+from greenroom_runtime.contract.flags import WHOLE, FlagStore
 from greenroom_runtime.contract.report import FailureReason, PodReport, VersionReport, VersionState
 from tests.support.builders import NOW, failed, pod_report, version_report
 
@@ -26,7 +27,10 @@ BROKEN: Final = "broken"
 """Fails its proof wherever it is tried."""
 FUSSY: Final = "fussy"
 """Fails on every other pod: one has too little memory, say."""
+HARMFUL: Final = "harmful"
+"""Passes its proof, and fails on users' requests."""
 VERSIONS: Final = (*GOOD, BROKEN, FUSSY)
+STEPS: Final = (RolloutStep(percent=1, hold="5s"), RolloutStep(percent=50, hold="5s"))
 MOST_PODS: Final = 4
 
 
@@ -67,12 +71,28 @@ class Pod:
 
     def report(self) -> PodReport:
         """Say how things are now."""
-        return pod_report(
+        told = pod_report(
             *self.versions.values(),
             pod=self.name,
             flags=self.obeyed,
             production=self.serves,
             ready=self.ready,
+        )
+        return told.model_copy(update={"evidence": self._count()})
+
+    def _count(self) -> RolloutEvidence | None:
+        """Say what users met: much traffic, and many errors where the rollout's version does harm."""
+        rollout = self.obeyed.rollout if self.obeyed else None
+        if rollout is None or not rollout.epoch or rollout.version not in self.versions:
+            return None
+        seen, slow = Bitmap.of(range(3000)), Bitmap.of(range(750))
+        fine = ArmEvidence(seen=seen, timed=seen, slow=slow, requests=5000)
+        harmed = fine.model_copy(update={"failed": Bitmap.of(range(1000)), "errors": 2000})
+        return RolloutEvidence(
+            epoch=rollout.epoch,
+            version=rollout.version,
+            rollout=harmed if rollout.version == HARMFUL else fine.model_copy(update={"slow": Bitmap()}),
+            production=fine,
         )
 
     @property
@@ -99,10 +119,12 @@ class Pod:
 class Pass:
     """A pass that has decided and not yet written everything: what it saw, and what it wants."""
 
-    plan: PromotionPlan
+    plan: ReleasePlan
     flags_version: int
     body_version: int
-    retry: str
+    action: str
+    remembers: bool
+    """Whether it only writes down what it has decided."""
     flags_written: bool = False
 
 
@@ -115,8 +137,12 @@ class Cluster:
         """Raised by each change of the ModelDeployment, of its spec or its status."""
         self.spec = "v1"
         self.past_specs = {"v1"}
-        self.retry = self.handled = ""
+        self.action = self.handled = ""
         self.promotion: Promotion | None = None
+        self.rollout: Rollout | None = None
+        self.progress: Progress | None = None
+        self.buried: set[str] = set()
+        """Versions whose rollout has ended, as status says; routed again only when asked for anew."""
         self.served = ""
         self.pins: Mapping[str, str] = {}
         self.flags: FlagStore | None = None
@@ -153,9 +179,24 @@ class Cluster:
         self.flags = None
         self.flags_version += 1
 
-    def ask_retry(self) -> None:
+    def ask(self, verb: Verb, version: str) -> None:
         """Annotate with a new action."""
-        self.retry = f"retry/{self.spec}/{self.body_version}"
+        self.action = f"{verb}/{version}/{self.body_version}"
+        self.body_version += 1
+
+    def ask_retry(self) -> None:
+        """Try what Git asks for as production again."""
+        self.ask(Verb.RETRY, self.spec)
+
+    def roll_out(self, version: str, percent: float | None) -> None:
+        """Edit spec.rollout: a fixed share, or steps."""
+        steps = None if percent is not None else STEPS
+        self.rollout = Rollout(version=version, percent=percent, steps=steps)
+        self.body_version += 1
+
+    def withdraw(self) -> None:
+        """Take spec.rollout out."""
+        self.rollout = None
         self.body_version += 1
 
     # What the cluster does
@@ -219,9 +260,10 @@ class Cluster:
 
     def decide(self, which: int) -> None:
         """Begin a pass: see the world, decide, and write nothing yet."""
-        wanted = self.retry != self.handled and self.retry.startswith(f"retry/{self.spec}/")
+        action = self._find_action()
+        target = self.spec
         world = PromotionInput(
-            target=self.spec,
+            target=target,
             flags=self.flags,
             promotion=replace(self.promotion, refusal=None) if self.promotion else None,
             proven=self.served,
@@ -231,22 +273,30 @@ class Cluster:
             ],
             wanted=self.wanted,
             deadline=DEADLINE,
-            retry=wanted,
+            retry=action is not None and action.asks(Verb.RETRY, target),
             pins=self.pins,
         )
-        plan = plan_promotion(world, now=NOW + timedelta(seconds=self.seconds))
-        self._judge(plan)
+        rollout = RolloutInput(spec=self.rollout, progress=self.progress, salt="ml/churn", action=action)
+        plan = plan_release(world, rollout, now=NOW + timedelta(seconds=self.seconds))
+        remembers = _decision(plan.rollout) != _decision(self.progress)
+        if not remembers:
+            self._judge(plan)
+        done = action is not None and not (remembers and world.retry)
         self.passes[which] = Pass(
             plan=plan,
             flags_version=self.flags_version,
             body_version=self.body_version,
-            retry=self.retry if wanted else "",
+            action=self.action if done else "",
+            remembers=remembers,
         )
 
     def write_flags(self, which: int) -> None:
         """Write a pass's flag store, unless the one that it saw is no more."""
         seen = self.passes[which]
         if seen is None or seen.flags_written:
+            return
+        if seen.remembers:
+            self.passes[which] = replace(seen, flags_written=True)
             return
         if seen.flags_version != self.flags_version:
             self.passes[which] = None
@@ -261,13 +311,29 @@ class Cluster:
         seen, self.passes[which] = self.passes[which], None
         if seen is None or not seen.flags_written or seen.body_version != self.body_version:
             return
-        before = (self.promotion, self.served, self.pins, self.handled)
+        before = (self.promotion, self.served, self.pins, self.handled, self.progress)
         heard = [self.reports.get(pod.name) for pod in self.pods if pod.ready]
         told = {report.production for report in heard if report}
         self.served = told.pop() or self.served if len(told) == 1 else self.served
         self.promotion, self.pins = seen.plan.promotion, seen.plan.flags.digests
-        self.handled = seen.retry or self.handled
-        self.body_version += before != (self.promotion, self.served, self.pins, self.handled)
+        self.progress = _remembered(seen.plan.rollout)
+        self._bury()
+        self.handled = seen.action or self.handled
+        after = (self.promotion, self.served, self.pins, self.handled, self.progress)
+        self.body_version += before != after
+
+    def _find_action(self) -> Action | None:
+        if self.action in ("", self.handled):
+            return None
+        verb, version, _ = self.action.split("/")
+        return Action(text=self.action, verb=Verb(verb), version=version)
+
+    def _bury(self) -> None:
+        progress = self.progress
+        if progress is not None and progress.is_over:
+            self.buried.add(progress.version)
+        elif progress is not None:
+            self.buried.discard(progress.version)
 
     def crash(self, which: int) -> None:
         """Kill an operator in the middle of its pass."""
@@ -275,9 +341,15 @@ class Cluster:
 
     def run_a_whole_pass(self) -> None:
         """Let one operator go through undisturbed, as happens most of the time."""
-        self.decide(0)
-        self.write_flags(0)
-        self.write_status(0)
+        for _ in range(3):
+            self.decide(0)
+            remembers = self.passes[0] is not None and self.passes[0].remembers
+            self.write_flags(0)
+            self.write_status(0)
+            if not remembers:
+                return
+        message = f"it never stops to decide: {self.progress}"
+        raise AssertionError(message)
 
     # What must hold
 
@@ -286,11 +358,16 @@ class Cluster:
         if self.flags is not None:
             assert self.flags.production in self.past_specs
             assert self.flags.production != BROKEN or BROKEN in self.unproven
-            assert len(self.flags.resident) <= 2
+            assert len(self.flags.resident) <= 3
+            assert self.flags.rollout is None or self.flags.rollout.version != BROKEN
 
-    def _judge(self, plan: PromotionPlan) -> None:
+    def _judge(self, plan: ReleasePlan) -> None:
         """Hold a decision to the promise, by what was reported and not by the decision's own reasons."""
         before, after = self.flags, plan.flags.production
+        if plan.flags.rollout is not None:
+            assert plan.flags.rollout.version not in self.buried
+            assert self.rollout is not None
+            assert plan.flags.rollout.version == self.rollout.version
         if before is not None and before.production == after:
             return
         assert after == (self.spec if before is not None else self.served or self.spec)
@@ -322,7 +399,34 @@ class Cluster:
             assert self.promotion is None or self.promotion.state is PromotionState.COMPLETE
         elif self.flags.production != self.spec:
             assert self._refused()
-            assert self.spec not in self.flags.resident
+            routed = self.flags.rollout is not None and self.flags.rollout.version == self.spec
+            assert routed or self.spec not in self.flags.resident
+        self._judge_rollout_at_rest()
+
+    def _judge_rollout_at_rest(self) -> None:
+        """In the end users have the share that Git asks for, or status says why not."""
+        assert self.flags is not None
+        routed = self.flags.rollout
+        if self.rollout is None:
+            assert routed is None
+            assert self.progress is None
+            return
+        version, progress = self.rollout.version, self.progress
+        if progress is None or progress.is_over:
+            assert routed is None
+            assert progress is not None or version == self.spec
+            return
+        served = self.flags.production in GOOD
+        if progress.begun is None:  # paused before it began, or about to be promoted
+            assert routed is None
+            assert progress.paused or version == self.spec or not served
+            return
+        share = routed.hundredths if routed is not None else 0
+        assert share == progress.hundredths
+        assert not served or version not in (BROKEN, HARMFUL) or self.rollout.steps is None
+        if served and not progress.paused and version != self.spec and version in GOOD:
+            assert share == (WHOLE if self.rollout.steps else round((self.rollout.percent or 0) * 100))
+            assert all(version in pod.versions for pod in self.pods)
 
     def _refused(self) -> bool:
         known = self.promotion
@@ -333,13 +437,20 @@ class Cluster:
         while len(self.pods) < 2:
             self.start_pod()
         before = None
-        for _ in range(40):
+        for _ in range(80):
             self.run_a_whole_pass()
             self.all_pods_advance()
             self.check()
             self.wait(1)
-            now = (self.flags_version, self.body_version, [pod.report() for pod in self.pods])
-            if now == before:
+            now = (
+                self.flags_version,
+                self.promotion,
+                _decision(self.progress),
+                self.handled,
+                [pod.report() for pod in self.pods],
+            )
+            holding = self.progress is not None and self.progress.state is RolloutState.HOLDING
+            if now == before and not holding:
                 return
             before = now
         message = f"the world does not come to rest: {vars(self)}"
@@ -349,12 +460,24 @@ class Cluster:
         return [self.pods[index % len(self.pods)]] if self.pods else []
 
 
+def _decision(progress: Progress | None) -> tuple[object, ...] | None:
+    return progress.decision if progress else None
+
+
+def _remembered(progress: Progress | None) -> Progress | None:
+    """Return a rollout as it comes out of status."""
+    if progress is None:
+        return None
+    evidence = parse_evidence(dump_evidence(progress.evidence)) if progress.evidence else None
+    return replace(progress, evidence=evidence, verdict=None, refusal=None)
+
+
 Happening = tuple[Any, ...]
 """A method of Cluster and its arguments."""
 
 HAPPENINGS: Final[list[Happening]] = [
-    *[(Cluster.run_a_whole_pass,)] * 10,
-    *[(Cluster.all_pods_advance,)] * 6,
+    *[(Cluster.run_a_whole_pass,)] * 40,
+    *[(Cluster.all_pods_advance,)] * 30,
     *[(Cluster.start_pod,)] * 2,
     *[(Cluster.scale_up,)] * 3,
     *[(Cluster.change_spec, version) for version in (*GOOD, *VERSIONS)],
@@ -374,6 +497,13 @@ HAPPENINGS: Final[list[Happening]] = [
     (Cluster.wait, 30),
     (Cluster.wait, 601),
     (Cluster.ask_retry,),
+    *[
+        (Cluster.roll_out, version, percent)
+        for version in ("v2", "v3", "v3", BROKEN, HARMFUL)
+        for percent in (10, 100, None)
+    ],
+    *[(Cluster.ask, verb, version) for verb in Verb for version in ("v2", "v3")],
+    (Cluster.withdraw,),
 ]
 """What happens, as often as it is listed."""
 

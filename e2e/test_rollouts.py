@@ -1,0 +1,305 @@
+"""What Greenroom promises of rollouts, on real pods under load: who gets what, and that nobody notices."""
+
+import itertools
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from e2e.conftest import TrainedModels
+from e2e.documents import Documents
+from e2e.fragile import HEAVY, write_fragile
+from e2e.operators import count_restarts, kill_operator
+from e2e.penguins import NAME, Penguins, reached
+from e2e.terminal import Terminal
+from e2e.traffic import Answer, Traffic
+from tests.support.kubectl import Kubectl
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+USERS = [f"user-{number}" for number in range(600)]
+LENIENT = {
+    "minRequests": 50,
+    "toleratedErrorPercent": 10,
+    "maxErrorRatio": "3",
+    "maxLatencyRatio": "20",
+}
+"""A gate that two busy cores and some hundred users can pass in seconds."""
+
+
+@pytest.fixture
+def penguins(kubectl: Kubectl, namespace: str) -> Penguins:
+    """Return the example in a namespace of its own; nothing is applied yet."""
+    return Penguins(kubectl, namespace)
+
+
+@pytest.fixture
+def url(penguins: Penguins, terminal: Terminal) -> Iterator[str]:
+    """Apply the example, wait until it is Ready, and return where its Service answers."""
+    penguins.apply()
+    with reached(terminal, penguins.namespace) as url:
+        yield url
+
+
+def rows(models: TrainedModels) -> list[dict[str, Any]]:
+    """Return features that no model was trained with."""
+    return [row["features"] for row in models.holdout]
+
+
+def watched(penguins: Penguins) -> Documents:
+    """Watch the flag documents of the example."""
+    return Documents(penguins.kubectl, namespace=penguins.namespace, name=NAME)
+
+
+def rollout_of(found: dict[str, Any]) -> dict[str, Any]:
+    """Return ``status.rollout``; empty where there is none."""
+    rollout: dict[str, Any] = found.get("status", {}).get("rollout") or {}
+    return rollout
+
+
+def until_rollout(penguins: Penguins, state: str, *, percent: str | None = None) -> dict[str, Any]:
+    """Wait until the rollout is in a state, at a share, and pods obey it; return its status."""
+
+    def holds(found: dict[str, Any]) -> bool:
+        rollout = rollout_of(found)
+        reconciling = any(item["type"] == "Reconciling" for item in found["status"].get("conditions", ()))
+        observed = found["status"].get("observedGeneration") == found["metadata"]["generation"]
+        there = rollout.get("state") == state and percent in (None, rollout.get("percent"))
+        return observed and there and not reconciling
+
+    return rollout_of(penguins.until(holds))
+
+
+def versions_by_user(answers: list[Answer]) -> dict[str, set[str]]:
+    """Return the versions that each user was answered by."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    for answer in answers:
+        seen[answer.user].add(answer.version)
+    return seen
+
+
+def _until_everybody_gets(traffic: Traffic, version: str) -> int:
+    """Wait until each user's newest answer is by this version; return how many answers there were."""
+
+    def holds(answers: list[Answer]) -> bool:
+        newest = {answer.user: answer.version for answer in answers[-4 * len(USERS) :]}
+        return len(newest) == len(USERS) and set(newest.values()) == {version}
+
+    traffic.wait_until(holds)
+    return len(traffic.answers)
+
+
+def _of_every_user(traffic: Traffic) -> list[Answer]:
+    """Return the next answers, once there is one for each user."""
+    settled = len(traffic.answers)
+    traffic.wait_until(lambda answers: len({answer.user for answer in answers[settled:]}) == len(USERS))
+    return traffic.answers[settled:]
+
+
+def test_from_one_percent_to_all_users(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """A share raised from 1 to 100 % under load: sticky, monotone, explained, and no request fails."""
+    lives = penguins.lives()
+    reached_by: dict[float, set[str]] = {}
+    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+        for percent in (1, 10, 50, 100):
+            penguins.apply(rollout={"version": "v2", "percent": percent}, wait=False)
+            state = "Complete" if percent == 100 else "Running"
+            until_rollout(penguins, state, percent=str(percent))
+            seen = versions_by_user(_of_every_user(traffic))
+            assert all(len(versions) == 1 for versions in seen.values()), "one user, two versions"
+            reached_by[percent] = {user for user, versions in seen.items() if versions == {"v2"}}
+        penguins.apply(rollout={"version": "v2", "percent": 100}, version="v2", wait=False)
+        penguins.until_promoted("v2")
+        traffic.wait_for_every_client("v2")
+    assert traffic.failed == []
+    assert documents.unexplained(traffic.answers) == []
+    shares = [reached_by[percent] for percent in (1, 10, 50, 100)]
+    assert all(fewer <= more for fewer, more in itertools.pairwise(shares))
+    assert [len(users) for users in shares][-1] == len(USERS)
+    assert 30 <= len(shares[1]) <= 95
+    assert 240 <= len(shares[2]) <= 360
+    assert penguins.lives() == lives
+    assert rollout_of(penguins.found)["state"] == "Promoted"
+
+
+def test_steps_rise_behind_their_gate(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """Steps are held, judged and taken by themselves while real users are served; nobody's request fails."""
+    steps = [{"percent": 20, "hold": "5s"}, {"percent": 50, "hold": "5s"}]
+    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+        penguins.apply(rollout={"version": "v2", "steps": steps, "gate": LENIENT}, wait=False)
+        status = until_rollout(penguins, "Complete")
+    assert traffic.failed == []
+    assert documents.unexplained(traffic.answers) == []
+    routed = [document.flags.rollout for document in documents.seen if document.flags.rollout]
+    shares = [rollout.hundredths / 100 for rollout in routed]
+    assert list(dict.fromkeys(shares)) == [20, 50, 100]
+    assert status["percent"] == "100"
+    reasons = penguins("get", "events", "--output=jsonpath={.items[*].reason}").split()
+    assert {"RolloutStarted", "RolloutStepped", "RolloutComplete"} <= set(reasons)
+    assert penguins.condition("Progressing")["reason"] == "RolloutComplete"
+    assert "set spec.version: v2" in penguins.condition("Ready")["message"]
+
+
+def test_a_person_aborts(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """The action abort takes the version from everybody under load, nothing fails, and it stays away."""
+    rollout = {
+        "version": "v2",
+        "percent": 50,
+        "rules": [{"name": "beta", "attribute": "user_id", "in": ["user-1"]}],
+    }
+    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+        penguins.apply(rollout=rollout, wait=False)
+        until_rollout(penguins, "Running", percent="50")
+        traffic.wait_until(lambda answers: {answer.version for answer in answers} == {"v1", "v2"})
+        penguins("annotate", "md", NAME, "greenroom.dev/action=abort/v2/now")
+        until_rollout(penguins, "Aborted")
+        settled = _until_everybody_gets(traffic, "v1")
+        penguins.apply(rollout=rollout | {"percent": 80}, wait=False)
+        traffic.wait_until(lambda answers: len(answers) > settled + len(USERS))
+    assert traffic.failed == []
+    assert documents.unexplained(traffic.answers) == []
+    assert {answer.version for answer in traffic.answers[settled:]} == {"v1"}
+    assert penguins.found["status"]["lastHandledAction"] == "abort/v2/now"
+    assert penguins.condition("Degraded")["status"] == "False"
+
+
+def test_the_gate_aborts_what_does_harm(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """A version that fails on its users' requests is taken from them by the gate."""
+    write_fragile(models.directory / "v1", version="v4-fragile")
+    models.store.upload(models.directory, prefix="penguins")
+    heavy = [row for row in rows(models) if (row["body_mass_g"] or 0) > HEAVY]
+    assert heavy
+    steps = [{"percent": 40, "hold": "1h"}]
+    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+        penguins.apply(rollout={"version": "v4-fragile", "steps": steps}, wait=False)
+        status = until_rollout(penguins, "Aborted")
+        settled = _until_everybody_gets(traffic, "v1")
+        traffic.wait_until(lambda answers: len(answers) > settled + len(USERS))
+    assert {answer.version for answer in traffic.failed} == {"v4-fragile"}
+    assert [answer for answer in traffic.answers[settled:] if answer.status != 200] == []
+    assert documents.unexplained(traffic.answers) == []
+    assert status["reason"] == "GateFailed"
+    degraded = penguins.condition("Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "RolloutAborted")
+    assert penguins.found["status"]["lastFailure"]["version"] == "v4-fragile"
+    assert penguins.found["status"]["version"] == "v1"
+
+
+def test_a_rollout_with_skew_is_refused(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """A version whose golden samples differ never gets a user, and new pods come up on production."""
+    with Traffic(url, rows(models), users=USERS) as traffic:
+        penguins.apply(rollout={"version": "v3-broken", "percent": 100}, wait=False)
+        status = until_rollout(penguins, "Refused")
+        penguins("scale", "md", NAME, "--replicas=3")
+        penguins.until(lambda found: found["status"].get("readyReplicas") == 3)
+    assert traffic.failed == []
+    assert {answer.version for answer in traffic.answers} == {"v1"}
+    assert status["reason"] == "GoldenMismatch"
+    assert penguins.found["status"]["lastFailure"]["expected"]
+    assert penguins.condition("Degraded")["reason"] == "RolloutRefused"
+
+
+@pytest.mark.timeout(600, func_only=True)
+def test_twenty_promotions_and_rollbacks(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """Ten times there and back under load: no request fails, each answer is explained, no pod is touched."""
+    lives = penguins.lives()
+    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+        for _ in range(10):
+            for version in ("v2", "v1"):
+                penguins.apply(version=version, wait=False)
+                penguins.until_promoted(version)
+                traffic.wait_for_every_client(version)
+    assert traffic.failed == []
+    assert documents.unexplained(traffic.answers) == []
+    flips = [document.flags.production for document in documents.seen]
+    changes = sum(before != after for before, after in itertools.pairwise(flips))
+    assert changes == 20
+    assert penguins.lives() == lives
+
+
+def test_the_emergency_rollback(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """After the promotion spec.version goes back with the rollout still in the file: all get the old one."""
+    rollout = {"version": "v2", "percent": 100}
+    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+        penguins.apply(rollout=rollout, wait=False)
+        until_rollout(penguins, "Complete")
+        penguins.apply(rollout=rollout, version="v2", wait=False)
+        penguins.until_promoted("v2")
+        penguins.apply(rollout=rollout, version="v1", wait=False)
+        penguins.until_promoted("v1")
+        settled = _until_everybody_gets(traffic, "v1")
+        traffic.wait_until(lambda answers: len(answers) > settled + len(USERS))
+    assert traffic.failed == []
+    assert documents.unexplained(traffic.answers) == []
+    assert {answer.version for answer in traffic.answers[settled:]} == {"v1"}
+    assert rollout_of(penguins.found)["state"] == "Promoted"
+
+
+@pytest.mark.timeout(900, func_only=True)
+def test_the_operator_may_die_at_every_step(
+    url: str, penguins: Penguins, models: TrainedModels, kubectl: Kubectl, operator: str
+) -> None:
+    """Killed in preparation, at each share, at the abort: users notice nothing, and nothing is lost."""
+    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+        for spec, state, percent in (
+            ({"percent": 10}, "Running", "10"),
+            ({"percent": 50}, "Running", "50"),
+            ({"percent": 100}, "Complete", "100"),
+        ):
+            penguins.apply(rollout={"version": "v2"} | spec, wait=False)
+            _kill_and_wait(kubectl, operator, penguins)
+            until_rollout(penguins, state, percent=percent)
+        penguins("annotate", "md", NAME, "greenroom.dev/action=abort/v2/now")
+        _kill_and_wait(kubectl, operator, penguins)
+        until_rollout(penguins, "Aborted")
+        traffic.wait_for_every_client("v1")
+    assert traffic.failed == []
+    assert documents.unexplained(traffic.answers) == []
+
+
+def _kill_and_wait(kubectl: Kubectl, operator: str, penguins: Penguins) -> None:
+    before = count_restarts(kubectl, operator)
+    kill_operator(kubectl, operator)
+    penguins.until(lambda _: count_restarts(kubectl, operator) > before)
+
+
+def test_the_prediction_log_counts_the_shares(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """What pods have recorded shows the share, each user with one version, and why each version answered."""
+    with Traffic(url, rows(models), users=USERS) as traffic:
+        penguins.apply(rollout={"version": "v2", "percent": 25}, wait=False)
+        until_rollout(penguins, "Running", percent="25")
+        settled = len(traffic.answers)
+        traffic.wait_until(lambda answers: len(answers) > settled + 3 * len(USERS))
+        after = {answer.user for answer in traffic.answers[settled:]}
+    assert traffic.failed == []
+    records = _until_recorded(penguins, len(traffic.answers))
+    by_reason = {(record["version"], record["role"], record["reason"]) for record in records}
+    assert by_reason <= {
+        ("v1", "production", "default"),
+        ("v1", "production", "fallback"),
+        ("v2", "rollout", "percentage"),
+    }
+    rolled = {record["entity"] for record in records if record["role"] == "rollout"}
+    assert after == set(USERS)
+    assert 100 <= len(rolled) <= 200
+    assert {answer.user for answer in traffic.answers[settled:] if answer.version == "v2"} == rolled
+
+
+def _until_recorded(penguins: Penguins, count: int) -> list[dict[str, Any]]:
+    """Return what pods have written on their own disks, once it is as much as was answered."""
+    deadline = time.monotonic() + 30
+    while True:
+        names = [pod["metadata"]["name"] for pod in penguins.pods()]
+        records = [record for name in names for record in _read_log(penguins, name)]
+        if len(records) >= count or time.monotonic() > deadline:
+            assert len(records) >= count
+            return records
+
+
+def _read_log(penguins: Penguins, pod: str) -> list[dict[str, Any]]:
+    script = "cat /var/lib/greenroom/predictions/*.jsonl /var/lib/greenroom/predictions/*.open 2>/dev/null"
+    said = penguins("exec", pod, "--container=serving", "--", "sh", "-c", f"{script}; true")
+    return [json.loads(line) for line in said.splitlines() if line.endswith("}")]
