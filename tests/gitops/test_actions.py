@@ -7,9 +7,13 @@ import pytest
 import yaml
 from lupa.lua51 import LuaError
 
+from greenroom_operator.api.modeldeployment import ModelDeployment
+from greenroom_operator.api.rollout import RolloutState
+from greenroom_operator.controller.actions import Verb, find_action, find_objection
 from greenroom_runtime.contract import names
 from tests.support.argocd import ACTIONS, ROOT, act, discover
 from tests.support.builders import stored_deployment
+from tests.support.manifests import patched
 
 TESTS = yaml.safe_load((ACTIONS / "action_test.yaml").read_text(encoding="utf-8"))
 NAMES = sorted(path.parent.name for path in ACTIONS.glob("*/action.lua"))
@@ -83,6 +87,37 @@ def test_an_enabled_action_never_fails() -> None:
                 words = ask(action, found).split("/")
                 assert (words[0], len(words), all(words)) == (action, 3, True)
     assert offered
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+@pytest.mark.parametrize("paused_by_action", [True, False])
+@pytest.mark.parametrize("paused", [True, False])
+@pytest.mark.parametrize("share", [{"percent": 10}, {"steps": [{"percent": 10}]}], ids=str)
+@pytest.mark.parametrize("state", list(RolloutState))
+def test_what_is_offered_has_an_effect(
+    state: RolloutState, share: dict[str, Any], version: str, *, paused: bool, paused_by_action: bool
+) -> None:
+    """The operator objects to no action that is offered, and to a step or an abort that is not."""
+    found = stored_deployment(version=version, rollout={"version": "v3", "paused": paused} | share)
+    found["status"] = {"rollout": {"version": "v3", "state": state.value, "step": 1}}
+    if paused_by_action:
+        found["status"]["rollout"]["pausedByAction"] = True
+    offered = {action for action, disabled in discover(found).items() if not disabled}
+    accepted = set()
+    for action in offered | {"promote-step", "abort"}:
+        asked = patched(found, {"metadata": {"annotations": {names.ANNOTATION_ACTION: f"{action}/v3/now"}}})
+        deployment = ModelDeployment.model_validate(asked)
+        parsed = find_action(deployment)
+        assert parsed is not None
+        if not find_objection(parsed, deployment):
+            accepted.add(action)
+
+    assert accepted == offered
+
+
+def test_the_actions_are_the_operator_s() -> None:
+    """Argo CD offers each of the operator's verbs, and no other."""
+    assert sorted(Verb) == NAMES
 
 
 @pytest.mark.parametrize("action", ["abort", "pause", "resume", "retry"])
