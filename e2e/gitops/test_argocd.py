@@ -4,13 +4,16 @@ from typing import Any
 
 from e2e.conftest import TrainedModels
 from e2e.gitops.application import Application
-from e2e.penguins import NAME, ask, reached
+from e2e.penguins import NAME, Penguins, ask, reached
 from e2e.terminal import Terminal
 from e2e.traffic import Traffic
 from tests.support.manifests import patched
 
 FILE = "modeldeployment.yaml"
 REFRESHES = 5
+USERS = [f"user-{number}" for number in range(200)]
+STEPS = [{"percent": 10, "hold": "24h"}, {"percent": 50, "hold": "24h"}]
+"""Nothing but a person takes these while a test runs."""
 
 
 def commit_version(application: Application, version: str) -> str:
@@ -31,6 +34,22 @@ def scale(application: Application, replicas: int) -> None:
     application.penguins("scale", "md", NAME, f"--replicas={replicas}")
     summary = f"{replicas}/{replicas}"
     application.penguins.until(lambda found: found["status"].get("replicaSummary") == summary)
+
+
+def enabled(application: Application) -> set[str]:
+    """Return the actions that Argo CD offers."""
+    return {name for name, disabled in application.offered().items() if not disabled}
+
+
+def until_rollout(penguins: Penguins, state: str, *, percent: str | None = None) -> None:
+    """Wait until the rollout is in a state, at a share, and pods obey it."""
+
+    def holds(found: dict[str, Any]) -> bool:
+        rollout = found["status"].get("rollout", {})
+        reconciling = any(item["type"] == "Reconciling" for item in found["status"].get("conditions", ()))
+        return rollout.get("state") == state and percent in (None, rollout["percent"]) and not reconciling
+
+    penguins.until(holds)
 
 
 def rows(models: TrainedModels) -> list[dict[str, Any]]:
@@ -124,7 +143,7 @@ def test_a_refusal_is_degraded_until_it_is_reverted(
         application.refresh(hard=True)
         assert application.penguins.found["status"]["history"] == history
 
-        assert [name for name, disabled in application.offered().items() if not disabled] == ["retry"]
+        assert enabled(application) == {"retry"}
         application.act("retry")
         retried = application.penguins.until(
             lambda found: (
@@ -140,7 +159,86 @@ def test_a_refusal_is_degraded_until_it_is_reverted(
     assert traffic.failed == []
     assert {answer.version for answer in traffic.answers} == {"v1"}
     assert application.shown() == ("Healthy", "v1 serves on 2 pods")
-    assert all(application.offered().values())
+    assert enabled(application) == set()
+
+
+def test_a_rollout_obeys_git_and_the_person_on_call(
+    application: Application, terminal: Terminal, models: TrainedModels
+) -> None:
+    """A rollout from Git is paused, resumed, promoted, aborted and retried in Argo CD, and stays Synced.
+
+    What is offered fits each state, one action is done once, and what it does is not undone by any sync. No
+    request fails.
+    """
+    application.create()
+    application.until(application.repository.head, "Healthy")
+    with reached(terminal, application.name) as url, Traffic(url, rows(models), users=USERS) as traffic:
+        commit = commit_spec(application, "Roll v2 out", rollout={"version": "v2", "steps": STEPS})
+        until_rollout(application.penguins, "Holding", percent="10")
+        application.until(commit, "Progressing")
+        assert application.shown()[1] == "v2 serves 10 % of users (step 1 of 2), v1 everybody else"
+        assert enabled(application) == {"promote-step", "abort", "pause"}
+
+        application.act("pause")
+        application.until(commit, "Suspended")
+        assert application.shown()[1].endswith("paused by an action, until the action resume")
+        assert enabled(application) == {"promote-step", "abort", "resume"}
+        application.argocd.run("app", "sync", application.name)
+        application.until(commit, "Suspended")
+        application.act("resume")
+        application.until(commit, "Progressing")
+
+        application.act("promote-step")
+        until_rollout(application.penguins, "Holding", percent="50")
+        application.act("abort")
+        until_rollout(application.penguins, "Aborted")
+        traffic.wait_for_every_client("v1")
+        application.until(commit, "Healthy")
+        message = "the rollout of v2 was aborted by an action; v1 serves everybody"
+        assert application.shown() == ("Healthy", message)
+        assert enabled(application) == {"retry"}
+        application.argocd.run("app", "sync", application.name)
+        application.until(commit, "Healthy")
+        assert application.penguins.found["status"]["rollout"]["state"] == "Aborted"
+
+        application.act("retry")
+        until_rollout(application.penguins, "Holding", percent="10")
+        application.until(commit, "Progressing")
+    assert traffic.failed == []
+
+
+def test_a_rollout_ends_in_git(application: Application, terminal: Terminal, models: TrainedModels) -> None:
+    """All users have v2 and it is Healthy, with what to commit; that commit makes v2 production.
+
+    A fixed share on the way is Healthy, too. The revert of the last commit, in an emergency, gives everybody
+    v1 although the rollout is still in the file.
+    """
+    application.create()
+    application.until(application.repository.head, "Healthy")
+    with reached(terminal, application.name) as url, Traffic(url, rows(models), users=USERS) as traffic:
+        commit = commit_spec(application, "v2 for some", rollout={"version": "v2", "percent": 10})
+        until_rollout(application.penguins, "Running", percent="10")
+        application.until(commit, "Healthy")
+        assert application.shown() == ("Healthy", "v2 serves 10 % of users, v1 everybody else")
+
+        commit = commit_spec(application, "v2 for all", rollout={"version": "v2", "percent": 100})
+        until_rollout(application.penguins, "Complete")
+        application.until(commit, "Healthy")
+        message = "v2 serves all users; to make it production set spec.version: v2"
+        assert application.shown() == ("Healthy", message)
+        commit = commit_version(application, "v2")
+        application.penguins.until_promoted("v2")
+        application.until(commit, "Healthy")
+        assert application.shown() == ("Healthy", "v2 serves on 2 pods")
+        traffic.wait_for_every_client("v2")
+
+        commit = application.repository.revert()
+        application.refresh()
+        application.penguins.until_promoted("v1")
+        application.until(commit, "Healthy")
+        traffic.wait_for_every_client("v1")
+        assert application.penguins.found["status"]["rollout"]["state"] == "Promoted"
+    assert traffic.failed == []
 
 
 def test_hands_off_is_suspended(application: Application) -> None:
