@@ -59,7 +59,8 @@ class ArgoCD:
     @property
     def cli(self) -> tuple[str, ...]:
         """Return the beginning of a command of its command line."""
-        return (str(self._programs / "argocd"), "--server", self._address("server"), "--plaintext")
+        server = ("--server", self._address("server"), "--plaintext")
+        return (str(self._programs / "argocd"), *server, "--config", str(self._directory / "config"))
 
     def __enter__(self) -> Self:
         debian.install(debian.GITOPS)
@@ -100,10 +101,11 @@ class ArgoCD:
     def _configure(self) -> None:
         """Put its kinds and its configuration into the cluster, and our patch into that."""
         run, kubectl = self._terminal.run, self._terminal.kubectl
+        # Before anything else: where there is an Argo CD already, it is somebody's.
+        run("kubectl", "create", "namespace", NAMESPACE)
         for file in sorted(self._programs.glob("*-crd.yaml")):
             # Too large for the annotation of a client-side apply.
             run("kubectl", "apply", "--server-side", "--force-conflicts", "--filename", str(file))
-        run("kubectl", "create", "namespace", NAMESPACE)
         for name in ("argocd-cm", "argocd-rbac-cm", "argocd-secret"):
             kubectl(NAMESPACE, "apply", "--filename", str(self._programs / f"{name}.yaml"))
         patch = self._directory / "greenroom-argocd-cm.yaml"
