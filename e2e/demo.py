@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def main() -> int:
 
 
 def walk(name: str) -> None:
-    """Install, deploy, predict, promote, and show each command."""
+    """Install, deploy, predict, roll out, promote, and show each command."""
     terminal = prepare(name)
     manifest = penguins.EXAMPLE.relative_to(ROOT)
     title(terminal, "One ModelDeployment is the whole interface")
@@ -53,6 +54,7 @@ def walk(name: str) -> None:
     with terminal.reach(NAMESPACE, NAME, port=80) as url:
         title(terminal, "It answers")
         show_answer(terminal, url)
+        roll_out(terminal, url)
         promote(terminal, url)
         show_answer(terminal, url)
     title(terminal, "It explains itself")
@@ -112,6 +114,32 @@ def features() -> dict[str, Any]:
         "island": "Biscoe",
         "sex": "female",
     }
+
+
+def roll_out(terminal: Terminal, url: str) -> None:
+    """Give some users the new version under load, then all of them, and show who got what."""
+    title(terminal, "Give another version to a third of the users, then to all")
+    users = [f"user-{number}" for number in range(60)]
+    with Traffic(url, [features()], users=users) as traffic:
+        for percent, state in ((33, "Running"), (100, "Complete")):
+            change = json.dumps({"spec": {"rollout": {"version": "v2", "percent": percent}}})
+            terminal.kubectl(NAMESPACE, "patch", "md", NAME, "--type=merge", f"--patch={change}")
+            there = f"--for=jsonpath={{.status.rollout.state}}={state}"
+            terminal.kubectl(NAMESPACE, "wait", there, f"md/{NAME}", WAIT)
+            terminal.kubectl(NAMESPACE, "get", "md")
+            terminal.show(_who_got_what(traffic, users))
+    if traffic.failed:
+        raise ClusterError(f"{len(traffic.failed)} requests failed, the first so: {traffic.failed[0]}")
+
+
+def _who_got_what(traffic: Traffic, users: Sequence[str]) -> str:
+    """Return in words which users are answered by which version, once each was answered again."""
+    settled = len(traffic.answers) + len(users)
+    traffic.wait_until(lambda answers: {answer.user for answer in answers[settled:]} == set(users))
+    newest = {answer.user: answer.version for answer in traffic.answers[settled:]}
+    counts = Counter(newest.values())
+    lucky = [user for user in users if newest[user] == "v2"][:5]
+    return f"of {len(users)} users: {dict(sorted(counts.items()))}; v2 goes to {', '.join(lucky)} …"
 
 
 def promote(terminal: Terminal, url: str) -> None:

@@ -243,6 +243,11 @@ def published(crd: str, kubectl: Kubectl) -> None:
         ("md.spec.predictionLog.secretRef", "becomes the variable GREENROOM_PREDICTIONS_NAME"),
         ("md.spec.version", "The version that the alias production points at"),
         ("md.spec.affinity.nodeAffinity", "preferredDuringSchedulingIgnoredDuringExecution"),
+        ("md.spec.rollout", "Another version for some users, while production stays spec.version"),
+        ("md.spec.rollout.rules.in", "or one item of it where it is a list, is one of these"),
+        ("md.spec.rollout.steps.hold", "Only time for which pods report evidence counts"),
+        ("md.spec.rollout.gate.minRequests", "At 1 % of users 1000 requests are 100,000 of all"),
+        ("md.status.rollout", "Aborted and Refused route nobody"),
         ("md.status.promotion", "Preparing until every pod has proven it"),
     ],
 )
@@ -261,6 +266,16 @@ def test_it_scales(deploy: Deploy, kubectl: Kubectl) -> None:
     assert scale["status"] == {"replicas": 3, "selector": "greenroom.dev/deployment=churn"}
 
 
+ROLLOUT: dict[str, Any] = {
+    "version": "v3",
+    "rules": [{"name": "beta", "attribute": "cohorts", "in": ["staff", "beta"]}],
+    "steps": [{"percent": 1, "hold": "30m"}, {"percent": 12.5, "hold": "2h"}],
+    "gate": {"maxErrorRatio": "2", "toleratedErrorPercent": 1},
+    "paused": False,
+}
+"""Shares as people write them: some whole, some not."""
+
+
 @pytest.mark.parametrize("arguments", [(), ("--server-side",)], ids=["client-side", "server-side"])
 def test_applying_again_changes_nothing(arguments: tuple[str, ...], deploy: Deploy, kubectl: Kubectl) -> None:
     """The same file applied twice writes once."""
@@ -271,6 +286,7 @@ def test_applying_again_changes_nothing(arguments: tuple[str, ...], deploy: Depl
         "topologySpreadConstraints": [
             {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
         ],
+        "rollout": ROLLOUT,
     }
     deploy("again", **spec)
     document = model_deployment("again", **spec)
@@ -282,11 +298,13 @@ def test_applying_again_changes_nothing(arguments: tuple[str, ...], deploy: Depl
 
 def test_diff_shows_a_change_and_nothing_else(deploy: Deploy, kubectl: Kubectl) -> None:
     """`kubectl diff` is silent for what was applied, and shows what was not."""
-    deploy("diffed", status=SERVING, progressDeadline="90s")
-    applied = model_deployment("diffed", progressDeadline="90s")
+    deploy("diffed", status=SERVING, progressDeadline="90s", rollout=ROLLOUT)
+    applied = model_deployment("diffed", progressDeadline="90s", rollout=ROLLOUT)
     same = kubectl.run("diff", "--filename=-", document=applied)
     assert (same.returncode, same.stdout) == (0, "")
-    changed = kubectl.run("diff", "--filename=-", document=model_deployment("diffed", progressDeadline="2m"))
+    changed = kubectl.run(
+        "diff", "--filename=-", document=applied | {"spec": applied["spec"] | {"progressDeadline": "2m"}}
+    )
     assert changed.returncode == 1
     assert "+  progressDeadline: 2m" in changed.stdout
 

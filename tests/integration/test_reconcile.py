@@ -236,7 +236,7 @@ async def test_a_leader_that_slept_cannot_overwrite_the_flag_store(
 async def test_a_rollout_is_remembered_before_anything_is_done(
     operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
 ) -> None:
-    """What is decided about a rollout is one write of status; what follows is the next pass, and then none."""
+    """What is decided about a rollout is one write of status; what follows is the next pass."""
     apply()
     await operator.pass_over()
     apply(rollout={"version": "v2", "steps": [{"percent": 10}], "gate": {"minRequests": 5}})

@@ -85,12 +85,12 @@ def write_classifier(source: Path, version: str, *, bias: float = 0.0, **changes
 
 
 def write_regressor(source: Path, version: str, *, bias: float = 0.0, **changes: Any) -> Path:
-    """Write ``source/version`` with a regressor."""
+    """Write ``source/version`` with a regressor; another ``model`` must answer its golden samples alike."""
     golden = [GoldenSample(features=row, prediction=regress(row, bias)) for row in REGRESSOR_ROWS]
     return write_bundle(
         source,
         version,
-        model=regressor_graph(bias),
+        model=changes.pop("model", regressor_graph(bias)),
         signature=changes.pop("signature", REGRESSOR_SIGNATURE),
         golden=changes.pop("golden", golden),
         **changes,
@@ -222,6 +222,29 @@ def regressor_graph(bias: float) -> bytes:
         [helper.make_tensor_value_info("x", TensorProto.DOUBLE, [None, 3])],
         [helper.make_tensor_value_info("value", TensorProto.DOUBLE, [None, 1])],
         [
+            numpy_helper.from_array(np.array([[2.0], [-3.0], [10.0]]), "weights"),
+            numpy_helper.from_array(np.array([bias]), "bias"),
+        ],
+    )
+    return serialized(graph)
+
+
+def fragile_graph(bias: float = 0.0) -> bytes:
+    """Return an ONNX file with the regressor's signature and answers, that fails where x2 is 100 or more."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "second"], ["column"], axis=1),
+            helper.make_node("Cast", ["column"], ["index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "index"], ["nothing"]),
+            helper.make_node("MatMul", ["x", "weights"], ["product"]),
+            helper.make_node("Sum", ["product", "bias", "nothing"], ["value"]),
+        ],
+        "fragile",
+        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, [None, 3])],
+        [helper.make_tensor_value_info("value", TensorProto.DOUBLE, [None, 1])],
+        [
+            numpy_helper.from_array(np.array([1], dtype=np.int64), "second"),
+            numpy_helper.from_array(np.zeros(100), "table"),
             numpy_helper.from_array(np.array([[2.0], [-3.0], [10.0]]), "weights"),
             numpy_helper.from_array(np.array([bias]), "bias"),
         ],

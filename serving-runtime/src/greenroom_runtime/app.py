@@ -99,6 +99,7 @@ class Runtime:
             errors=self.metrics.counts.errors,
             fallbacks=self.metrics.counts.fallbacks,
             prediction_log=self.log.report() if self.log is not None else None,
+            evidence=self.predictor.evidence.report() if self.predictor.evidence is not None else None,
         )
 
     async def run(self) -> None:

@@ -24,6 +24,7 @@ from greenroom_runtime.models.door import Finding, Problem
 from greenroom_runtime.models.residents import LoadedVersion, Residents, Serving
 from greenroom_runtime.models.session import Prediction
 from greenroom_runtime.predictions.record import Record
+from greenroom_runtime.routing.evidence import EvidenceCounter, count_evidence
 from greenroom_runtime.routing.router import Router, compile_router, sticky_key
 
 log = structlog.get_logger(__name__)
@@ -33,6 +34,7 @@ Features = Mapping[str, Any]
 PRODUCTION = "production"
 ROLLOUT = "rollout"
 REASON_DEFAULT = "default"
+REASON_PERCENTAGE = "percentage"
 REASON_FALLBACK = "fallback"
 REASON_PATH = "path"
 REFUSED_WITH_OTHERS = "refused-with-others"
@@ -84,6 +86,7 @@ class _Scene(NamedTuple):
     serving: Serving
     """Whoever leaves meanwhile: what it called sensitive is sensitive to this request's record."""
     router: Router | None
+    evidence: EvidenceCounter | None
 
 
 @dataclass(slots=True)
@@ -96,6 +99,8 @@ class _Row:
     version: LoadedVersion | None = None
     role: str = ""
     reason: str = ""
+    key: str = ""
+    """The sticky key, where a router decided."""
     prediction: Prediction | None = None
     problem: ProblemError | None = None
     brief: bool = False
@@ -122,13 +127,16 @@ class Predictor:
     log: Log | None = None
     clock: Callable[[], float] = time.perf_counter
     wall_clock: Callable[[], float] = time.time
+    evidence: EvidenceCounter | None = None
+    """What is counted of the rollout's users; None while nothing is."""
     _router: Router | None = None
     _failing: "WeakSet[LoadedVersion]" = field(default_factory=WeakSet)
     """Versions whose failures are in the process's log already."""
 
     def obey(self, flags: FlagStore) -> None:
-        """Route by a new document from now on."""
+        """Route by a new document from now on, and count what it asks for."""
         self._router = compile_router(flags)
+        self.evidence = count_evidence(flags.rollout, before=self.evidence)
 
     def forget(self, version: str) -> None:
         """Drop what is counted of a version that has left."""
@@ -151,7 +159,7 @@ class Predictor:
         return self._find(version, self._scene())
 
     def _scene(self) -> _Scene:
-        return _Scene(self.residents.serving, self._router)
+        return _Scene(self.residents.serving, self._router, self.evidence)
 
     def _find(self, version: str, scene: _Scene) -> LoadedVersion:
         production = scene.serving.production
@@ -229,7 +237,7 @@ class Predictor:
 
     def _route(self, row: _Row) -> None:
         """Choose the version and check the features against it; what hinders goes into the row."""
-        serving, router = row.scene
+        serving, router, _ = row.scene
         try:
             production = self._find("", row.scene)
             if row.asked.version:
@@ -240,7 +248,10 @@ class Predictor:
         except ProblemError as problem:
             row.problem = problem.with_traceback(None)  # that refers to the row
             return
-        decision = router.choose(_key(row.asked, router.key), row.asked.context) if router else None
+        decision = None
+        if router is not None:
+            row.key = _key(row.asked, router.key)
+            decision = router.choose(row.key, row.asked.context)
         if decision is None or decision.reason == REASON_DEFAULT:
             row.version, row.role, row.reason = production, PRODUCTION, REASON_DEFAULT
             _check(row)
@@ -285,6 +296,8 @@ class Predictor:
         status = 200 if problem is None else problem.status.value
         seconds = self.clock() - asked.started
         self.metrics.answered(name, row.role, code=status, seconds=seconds, trace_id=asked.trace_id)
+        if row.scene.evidence is not None:
+            _count_evidence(row, row.scene.evidence, status=status, seconds=seconds)
         if self.log is not None:
             prediction = row.prediction
             self.log.write(
@@ -331,7 +344,7 @@ class Predictor:
 def _entity(row: _Row) -> str:
     """Return whom the record is about: the sticky key where a rollout has one of its own, else the user."""
     router = row.scene.router
-    return row.asked.user_id if router is None else _key(row.asked, router.key)
+    return row.asked.user_id if router is None else row.key or _key(row.asked, router.key)
 
 
 def _answer(row: _Row) -> Answer:
@@ -339,10 +352,34 @@ def _answer(row: _Row) -> Answer:
     return Answer(row.version, row.reason, row.prediction.prediction, row.prediction.probabilities)
 
 
-def _can_answer(rollout: LoadedVersion, row: _Row) -> bool:
-    if row.asked.wants_probabilities and not rollout.session.bundle.signature.outputs.probabilities:
+def _can_answer(version: LoadedVersion, row: _Row) -> bool:
+    if row.asked.wants_probabilities and not version.session.bundle.signature.outputs.probabilities:
         return False
-    return rollout.session.door.fits(row.features, known=row.scene.serving.known_features)
+    return version.session.door.fits(row.features, known=row.scene.serving.known_features)
+
+
+def _count_evidence(row: _Row, evidence: EvidenceCounter, *, status: int, seconds: float) -> None:
+    """Count the row where the percentage decided about it, and nothing else."""
+    if row.reason == REASON_PERCENTAGE:
+        arm = evidence.rollout
+    elif row.reason == REASON_DEFAULT and row.key:
+        arm = evidence.production
+    else:
+        return
+    if _is_comparable(row, evidence):
+        evidence.count(arm, row.key, status=status, seconds=seconds)
+
+
+def _is_comparable(row: _Row, evidence: EvidenceCounter) -> bool:
+    """Tell whether the other arm's version could have answered the row as well.
+
+    Where the rollout's cannot, its users fall back and are not counted: so production's are not either.
+    """
+    serving = row.scene.serving
+    if evidence.version in serving.like_production:
+        return True
+    other = serving.production if row.role == ROLLOUT else serving.ready.get(evidence.version)
+    return other is not None and _can_answer(other, row)
 
 
 def _fall_back(row: _Row) -> None:

@@ -61,6 +61,8 @@ class Door:
         self.names = frozenset(feature.name for feature in signature.features)
         self.sensitive = frozenset(feature.name for feature in signature.features if feature.sensitive)
         self._numbers, self._texts, self._others = _split(self._rules)
+        self.demands = tuple(map(frozenset, (self._numbers, self._texts, self._others)))
+        """Doors that demand the same let the same rows in."""
 
     def fits(self, features: Mapping[str, Any], *, known: frozenset[str] = frozenset()) -> bool:
         """Tell whether there would be no finding; about 0.1 µs a feature."""

@@ -82,6 +82,8 @@ class Serving:
     """The version that answers."""
     ready: Mapping[str, LoadedVersion] = field(default_factory=dict)
     """Every resident version that could answer, by name."""
+    like_production: frozenset[str] = frozenset()
+    """Those of them that answer just the rows that production answers."""
     known_features: frozenset[str] = frozenset()
     """Features that any of these takes."""
     sensitive_features: frozenset[str] = frozenset()
@@ -344,6 +346,9 @@ class Residents:
         self.serving = Serving(
             production=production,
             ready=ready,
+            like_production=frozenset(
+                name for name, one in ready.items() if production and _takes(one) == _takes(production)
+            ),
             known_features=frozenset().union(*(door.names for door in doors)),
             sensitive_features=frozenset().union(*(door.sensitive for door in doors)),
         )
@@ -436,6 +441,12 @@ class Residents:
             log.info(
                 "version", version=resident.name, state=str(state), waiting_for=message or None, **details
             )
+
+
+def _takes(version: LoadedVersion) -> tuple[object, bool]:
+    """Return what decides whether a version answers a row."""
+    session = version.session
+    return session.door.demands, bool(session.bundle.signature.outputs.probabilities)
 
 
 def _load(
