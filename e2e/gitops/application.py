@@ -11,6 +11,7 @@ from e2e.gitops.repository import Repository
 from e2e.penguins import NAME, PATIENCE, Penguins
 from tests.support.kubectl import Kubectl
 
+REFRESH = "argocd.argoproj.io/refresh"
 KIND = {"group": "greenroom.dev", "version": "v1alpha1", "kind": "ModelDeployment"}
 
 
@@ -55,9 +56,20 @@ class Application:
         return found
 
     def refresh(self, *, hard: bool = False) -> dict[str, Any]:
-        """Let Argo CD compare Git and cluster now, and return the Application once it has."""
-        found: dict[str, Any] = self.argocd.get(self.name, refresh="hard" if hard else "normal")
-        return found
+        """Let Argo CD compare Git and cluster now, and return the Application once it has.
+
+        Its API server can do so as well, and now and then misses that it is done.
+        """
+        kind = "hard" if hard else "normal"
+        command = ("annotate", "application", self.name, f"{REFRESH}={kind}", "--overwrite")
+        self.kubectl("--namespace", NAMESPACE, *command)
+        return self._wait(lambda found: REFRESH not in found["metadata"].get("annotations", {}))
+
+    def sync(self, *options: str) -> None:
+        """Sync by hand what is there already, with these options of `argocd app sync`, to the end."""
+        before = self._last_sync
+        self.argocd.run("app", "sync", self.name, "--async", *options)
+        self._wait(lambda found: "operation" not in found and self._last_sync > before)
 
     def until(self, commit: str, health: str) -> dict[str, Any]:
         """Wait until a commit is synced and shown with a health; return the Application as it then is."""
@@ -72,11 +84,22 @@ class Application:
                 and shown.get("status") == health
             )
 
-        return self._wait(holds)
+        return self._wait(holds, look=self.refresh)
 
-    def _wait(self, holds: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
+    @property
+    def _last_sync(self) -> int:
+        """The number of the newest sync that was done."""
+        return max(int(entry["id"]) for entry in self.found["status"]["history"])
+
+    def _wait(
+        self,
+        holds: Callable[[Mapping[str, Any]], bool],
+        *,
+        look: Callable[[], dict[str, Any]] | None = None,
+    ) -> dict[str, Any]:
+        look = look or (lambda: self.found)
         deadline = time.monotonic() + PATIENCE
-        while not holds(found := self.refresh()):
+        while not holds(found := look()):
             if time.monotonic() > deadline:
                 said = json.dumps(found.get("status"), indent=1)
                 raise TimeoutError(f"not seen in {PATIENCE:g} s; status: {said}")

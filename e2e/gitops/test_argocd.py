@@ -94,7 +94,7 @@ def test_the_same_from_git_for_ever(application: Application) -> None:
     application.until(application.repository.head, "Healthy")
     before, lives = application.penguins.found, application.penguins.lives()
     for options in ((), ("--force",), ("--server-side",)):
-        application.argocd.run("app", "sync", application.name, *options)
+        application.sync(*options)
 
     assert application.penguins.found["spec"] == before["spec"]
     assert application.penguins.found["metadata"]["generation"] == before["metadata"]["generation"]
@@ -139,7 +139,7 @@ def test_a_refusal_is_degraded_until_it_is_reverted(
         assert message.endswith("v1 goes on serving")
 
         history = application.penguins.found["status"]["history"]
-        application.argocd.run("app", "sync", application.name)
+        application.sync()
         application.refresh(hard=True)
         assert application.penguins.found["status"]["history"] == history
 
@@ -183,7 +183,7 @@ def test_a_rollout_obeys_git_and_the_person_on_call(
         application.until(commit, "Suspended")
         assert application.shown()[1].endswith("paused by an action, until the action resume")
         assert enabled(application) == {"promote-step", "abort", "resume"}
-        application.argocd.run("app", "sync", application.name)
+        application.sync()
         application.until(commit, "Suspended")
         application.act("resume")
         application.until(commit, "Progressing")
@@ -197,7 +197,7 @@ def test_a_rollout_obeys_git_and_the_person_on_call(
         message = "the rollout of v2 was aborted by an action; v1 serves everybody"
         assert application.shown() == ("Healthy", message)
         assert enabled(application) == {"retry"}
-        application.argocd.run("app", "sync", application.name)
+        application.sync()
         application.until(commit, "Healthy")
         assert application.penguins.found["status"]["rollout"]["state"] == "Aborted"
 
@@ -265,7 +265,7 @@ def test_scaling_beside_git(application: Application) -> None:
     assert application.penguins.found["spec"]["replicas"] == 1
     for replicas in (3, 0):
         scale(application, replicas)
-        application.argocd.run("app", "sync", application.name)
+        application.sync()
         application.until(commit, "Healthy")
         assert application.penguins.found["spec"]["replicas"] == replicas
 
