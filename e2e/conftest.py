@@ -19,6 +19,8 @@ from e2e.store import ModelStore
 from e2e.terminal import ROOT, Terminal
 from tests.support.kubectl import Kubectl
 
+collect_ignore = ["gitops"]
+"""Has a target of its own, `make e2e-gitops`; pytest collects it where it is named."""
 STORE_NAMESPACE = "greenroom-store"
 STORE_SECRET = "models-store"
 """The name by which the examples' ModelDeployments know their credentials."""
