@@ -37,7 +37,7 @@ LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "greenroom"
 
 ANNOTATION_FLAGS_REVISION: Final = f"{GROUP}/flags-revision"
-"""On pods: the flag store's revision. Touching it makes kubelet refresh the volume at once."""
+"""On pods: the flag store's revision, and which write of it. A new value has kubelet refresh the volume."""
 ANNOTATION_RECONCILE: Final = f"{GROUP}/reconcile"
 ANNOTATION_ACTION: Final = f"{GROUP}/action"
 
