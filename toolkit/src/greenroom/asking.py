@@ -74,7 +74,8 @@ def predict(ask: Ask, request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the answer, and why this version made it; CommandError with what the server complains of."""
     reply = _reply(ask("POST", "/predict", json.dumps(request).encode()))
     answer: dict[str, Any] = reply.json()
-    return {**answer, "reason": reply.headers.get(names.HEADER_REASON.lower(), "")}
+    told = {"reason": names.HEADER_REASON, "feature_source": names.HEADER_FEATURE_SOURCE}
+    return {**answer, **{key: reply.headers.get(header.lower(), "") for key, header in told.items()}}
 
 
 def _reply(reply: Reply) -> Reply:

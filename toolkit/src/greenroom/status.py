@@ -136,6 +136,8 @@ def _sections(seen: Seen) -> Iterator[tuple[str, RenderableType]]:
     if failure := status.get("lastFailure"):
         yield "last failure", _failure(failure)
     yield "pods", _pods(seen.pods)
+    if features := status.get("features"):
+        yield "features", _features(features)
     if log := status.get("predictionLog"):
         told = f"{log.get('podsFailing', 0)} pods cannot write it, {log.get('dropped', 0)} records lost"
         yield "prediction log", Text(f"{told}; {log['pod']}: {log.get('error', '')}", style=_BAD)
@@ -191,6 +193,16 @@ def _failure(failure: Mapping[str, Any]) -> Text:
     for key in ("expected", "found"):
         if failure.get(key):
             text.append(f"\n{key:8}  {failure[key]}", style="")
+    return text
+
+
+def _features(features: Mapping[str, Any]) -> Text:
+    text = Text(f"rows by source: {features['summary']}")
+    for source in ("redis", "compute"):
+        if features.get(source) == "LeftAlone":
+            text.append(f"\n{source} fails, and is left alone", style=_BAD)
+    if features.get("error"):
+        text.append(f"\n{features.get('pod', '')}: {features['error']}", style=_BAD)
     return text
 
 

@@ -103,6 +103,7 @@ def _draw_answer(answer: dict[str, Any]) -> "RenderableType":
         ("prediction", str(answer.get("prediction"))),
         *((f"  {label}", f"{score:.4f}") for label, score in ranked),
         ("version", f"{answer.get('version')} ({answer.get('reason')})"),
+        ("features", f"from {answer.get('feature_source') or 'the request'}"),
         ("request", str(answer.get("request_id"))),
     ]
     return tabulate(("", ""), rows)
