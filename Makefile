@@ -13,7 +13,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_PYTHON := $(shell command -v $(PYTHON))
 CLUSTER_NAME ?= dev
 
-.PHONY: help setup demo test quick lint unit integration e2e crds format
+.PHONY: help setup demo test quick lint unit integration e2e e2e-gitops crds format
 .PHONY: cluster cluster-down cluster-build cluster-demo
 .PHONY: bench bench-features bench-gates bench-propagation bench-serving clean
 
@@ -54,6 +54,9 @@ unit: .venv/.dev ## tests of the parts, and of the operator against a real kube-
 
 e2e: .venv/.dev ## the product's promises, on real pods of a real cluster
 	@.venv/bin/pytest e2e
+
+e2e-gitops: .venv/.dev ## the promises of docs/gitops.md, held by Argo CD itself: built first, some 8 minutes
+	@.venv/bin/pytest e2e/gitops
 
 crds: .venv/.dev ## write crds/ and the chart's copy anew from the pydantic models
 	@.venv/bin/python -m greenroom_operator.api.crdgen

@@ -35,6 +35,7 @@ NODE = (
 )
 IMAGES = (Package("buildah", "buildah"), Package("debootstrap", "debootstrap"))
 API_SERVER = (Package("openssl", "openssl"),)
+GITOPS = (Package("git", "git"), Package("redis-server", "redis-server"), Package("util-linux", "setpriv"))
 
 
 def install(packages: tuple[Package, ...]) -> None:

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class Program:
     links: tuple[str, ...] = ()
     sources: Path | None = None
     """Where its directory lies; None for go/ beside this file."""
+    files: tuple[str, ...] = ()
+    """What the package's own module has to be laid beside the program: paths in it, by their last names."""
 
     @property
     def source(self) -> Path:
@@ -56,7 +59,7 @@ class Program:
         digest = hashlib.sha256()
         for file in sorted(self.source.iterdir()):
             digest.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
-        digest.update(repr((self.package, self.flags, self.links, platform.machine())).encode())
+        digest.update(repr((self.package, self.flags, self.links, platform.machine(), *self.files)).encode())
         return digest.hexdigest()[:16]
 
 
@@ -94,6 +97,24 @@ HELM = Program(
     ),
 )
 ALL = (PAUSE, NODE, DNS, HELM)
+ARGOCD = Program(
+    module="argocd",
+    output="argocd",
+    about="8 min",
+    package="github.com/argoproj/argo-cd/v3/cmd",
+    stamp=_stamp("github.com/argoproj/argo-cd/v3/common", version="3.3.9"),
+    # It takes the role of the name by which it is called.
+    links=("argocd-application-controller", "argocd-repo-server", "argocd-server"),
+    files=(
+        "manifests/crds/application-crd.yaml",
+        "manifests/crds/applicationset-crd.yaml",
+        "manifests/crds/appproject-crd.yaml",
+        "manifests/base/config/argocd-cm.yaml",
+        "manifests/base/config/argocd-rbac-cm.yaml",
+        "manifests/base/config/argocd-secret.yaml",
+    ),
+)
+"""No part of a cluster: only the tests in e2e/gitops need it, and take the minutes."""
 
 
 def build(program: Program) -> Path:
@@ -137,10 +158,20 @@ def _build(program: Program, target: Path) -> None:
             run_long(command, f"building {program.output}", env=env, cwd=program.source)
         for name in program.links:
             (part / name).symlink_to(program.output)
+        for file in _find_files(program, env):
+            shutil.copyfile(file, part / file.name)
         part.rename(target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def _find_files(program: Program, env: Mapping[str, str]) -> list[Path]:
+    if not program.files:
+        return []
+    command = ["go", "list", "-mod=readonly", "-f", "{{.Module.Dir}}", program.package]
+    module = Path(run(command, env=env, cwd=program.source).strip())
+    return [module / file for file in program.files]
 
 
 def _part(target: Path) -> Path:

@@ -21,6 +21,8 @@ from tests.chart.rendering import only, refusal, render
         ("clusterWide=yes", "got string, want boolean"),
         ("networkPolicy.apiServerCIDRs={localhost}", "does not match pattern"),
         ("networkPolicy.apiServerPorts={70000}", "maximum"),
+        ("argocd.customizations=yes", "got string, want boolean"),
+        ("argocd.namespace=Argo CD", "does not match pattern"),
         ("podLabels.tier=3", "got number, want string"),
         ("clusterWide=true,watchNamespaces={a}", "leave watchNamespaces empty, or set clusterWide: false"),
         ("serviceAccount.create=false", "name the existing account"),

@@ -141,7 +141,7 @@ def test_every_state_of_a_version_is_explained(state: str) -> None:
     assert state in code("serving.md")
 
 
-@pytest.mark.parametrize("page", ["conditions.md", "serving.md", "operator.md"])
+@pytest.mark.parametrize("page", ["conditions.md", "serving.md", "operator.md", "gitops.md"])
 def test_names_in_the_documentation_exist(page: str) -> None:
     """A reason, a state or a kind that these pages name is a word of the code."""
     words = {

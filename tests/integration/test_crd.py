@@ -24,6 +24,7 @@ from greenroom_operator.api.modeldeployment import (
 )
 from greenroom_operator.api.rollout import RolloutState, RolloutStatus
 from greenroom_operator.api.times import format_timestamp
+from tests.support.kstatus import KStatus, compute_kstatus
 from tests.support.kubectl import Kubectl
 from tests.support.manifests import model_deployment
 
@@ -131,6 +132,13 @@ def test_the_api_server_serves_it(crd: str, kubectl: Kubectl) -> None:
 def test_only_replicas_is_defaulted(deploy: Deploy) -> None:
     """A live object shows what its file says, and `replicas: 1` for the scale subresource."""
     assert deploy("plain")["spec"] == model_deployment()["spec"] | {"replicas": 1}
+
+
+def test_a_new_object_is_not_yet_observed(deploy: Deploy) -> None:
+    """Before the operator has looked, no generation is observed: kstatus would take no status for done."""
+    found = deploy("unseen")
+    assert found["status"] == {"observedGeneration": -1}
+    assert compute_kstatus(found) is KStatus.IN_PROGRESS
 
 
 def test_the_models_read_what_the_server_sends(deploy: Deploy) -> None:
@@ -316,7 +324,7 @@ def test_spec_and_status_are_written_apart(deploy: Deploy, kubectl: Kubectl) -> 
     before = deploy("apart")
     document = model_deployment("apart") | {"status": {"version": "v9"}}
     kubectl("apply", "--filename=-", document=document)
-    assert "status" not in kubectl.get("md", "apart")
+    assert kubectl.get("md", "apart")["status"] == {"observedGeneration": -1}
     write_status("apart", status=SERVING, kubectl=kubectl)
     after = kubectl.get("md", "apart")
     assert after["spec"] == before["spec"]

@@ -17,6 +17,7 @@ from greenroom_operator.controller.conditions import (
     find_condition,
 )
 from tests.support.builders import NOW
+from tests.support.kstatus import compute_kstatus
 
 LATER = NOW + timedelta(minutes=5)
 EARLIER = NOW - timedelta(hours=1)
@@ -250,13 +251,10 @@ def told(conditions: Sequence[Condition], name: ConditionType) -> str | None:
 
 
 def kstatus(conditions: Sequence[Condition], *, generation: int, observed_generation: int) -> str:
-    """Return a status by kstatus' published rules for custom resources, in their order."""
-    status = {condition.type: condition.status.value for condition in conditions}
-    if observed_generation != generation or status.get("Reconciling") == "True":
-        return "InProgress"
-    if status.get("Stalled") == "True":
-        return "Failed"
-    return "InProgress" if status.get("Ready", "True") != "True" else "Current"
+    """Return what kstatus makes of a ModelDeployment with these conditions."""
+    told = [condition.model_dump(mode="json", by_alias=True) for condition in conditions]
+    status = {"observedGeneration": observed_generation, "conditions": told}
+    return compute_kstatus({"metadata": {"generation": generation}, "status": status})
 
 
 def test_the_table_is_complete() -> None:

@@ -89,6 +89,17 @@ async def test_a_dead_redis_fails_nobody(redis: RedisServer, url: str) -> None:
         assert store.breaker.error == ""
 
 
+@pytest.mark.parametrize("kind", ["redis://{}", "redis+cluster://{}", "redis+sentinel://{}/churn"])
+async def test_a_redis_of_any_kind_that_was_never_there_fails_nobody(url: str, kind: str) -> None:
+    """It is left alone like one that has died."""
+    address = kind.format(f"127.0.0.1:{free_port()}")
+    async with feature_cache(redis={"url": address, "timeout_seconds": 2.0}, compute=url) as cache:
+        assert await sources(cache, 10) == {"compute"}
+        assert cache.store is not None
+        assert cache.store.breaker.state is not BreakerState.CLOSED
+        assert cache.store.breaker.error.startswith("Redis ")
+
+
 async def test_a_redis_that_comes_back_empty_is_filled_again(redis: RedisServer, url: str) -> None:
     """Its connections are made anew without a failure that anybody would notice."""
     async with feature_cache(redis=redis.url, compute=url) as cache:

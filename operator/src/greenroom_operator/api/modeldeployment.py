@@ -318,5 +318,8 @@ class ModelDeployment(ApiModel):
     metadata: ObjectMeta
     spec: ModelDeploymentSpec
     """What should serve."""
-    status: ModelDeploymentStatus = ModelDeploymentStatus()
+    # kstatus takes an object without a status for done; this default makes it wait for the operator.
+    status: Annotated[ModelDeploymentStatus, server_default({"observedGeneration": -1})] = (
+        ModelDeploymentStatus()
+    )
     """What serves, as pods report it. Written by the operator only."""

@@ -206,7 +206,7 @@ class ComputeSource:
             raise self._failed(
                 _TryAgain(f"the feature service did not answer within {limit:g} ms"), started
             ) from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             undone = isinstance(error, aiohttp.ClientConnectorError)
             told = _TryAgain(f"the feature service cannot be reached: {_told(error)}", undone=undone)
             raise self._failed(told, started) from None

@@ -137,7 +137,7 @@ class RedisStore:
                 pipeline.set(key, value, px=self._expire_ms)
             try:
                 await self._bounded(pipeline.execute)
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 as above
                 # Whoever may read and not write, or is full, is asked on.
                 if not self.dropped:
                     log.warning("features are not written back", error=_told(error))
@@ -162,7 +162,7 @@ class RedisStore:
             answer = task.result()
         except asyncio.CancelledError:
             raise SourceError("Redis is being closed") from None
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 not all that redis-py raises is a RedisError
             raise self._failure(_told(error), seconds=took) from None  # redis-py's texts may hold the key
         self.tally.add(took, failed=False)
         self.breaker.succeeded()
