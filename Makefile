@@ -14,10 +14,11 @@ export UV_PYTHON := $(shell command -v $(PYTHON))
 CLUSTER_NAME ?= dev
 
 .PHONY: help setup demo test quick lint unit integration e2e e2e-gitops crds format
-.PHONY: cluster cluster-down cluster-build cluster-demo bench bench-serving clean
+.PHONY: cluster cluster-down cluster-build cluster-demo
+.PHONY: bench bench-features bench-gates bench-propagation bench-serving clean
 
 help: ## show this list
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 setup: .venv/.dev ## install everything that developing needs into .venv (uv itself into .tools)
 
@@ -29,7 +30,7 @@ test: lint cluster-build unit e2e ## everything that CI runs, the real cluster i
 quick: .venv/.dev ## the inner loop, in seconds: format, lint, and the tests of pure code
 	@.venv/bin/ruff format --quiet .
 	@.venv/bin/ruff check .
-	@.venv/bin/pytest -q tests/contract tests/operator
+	@.venv/bin/pytest -q tests/contract tests/operator --ignore=tests/contract/evaluators
 
 lint: .venv/.dev ## style, types, architecture, and whether generated files are current
 	@echo "== style"
@@ -76,8 +77,17 @@ cluster-demo: .venv/.dev ## install the chart on such a cluster, serve and promo
 bench: .venv/.dev ## measure: apply to ready, alias flip, requests failed
 	@.venv/bin/python -m benchmarks.flip
 
+bench-propagation: .venv/.dev ## measure: how long the flag store travels, with and without the touch, some 30 minutes
+	@.venv/bin/python -m benchmarks.propagation
+
 bench-serving: .venv/.dev ## measure: the serving runtime beside its peers, on a quiet machine, some 35 minutes
 	@.venv/bin/python -m benchmarks.serving
+
+bench-features: .venv/.dev ## measure: the feature cache through faults, on a quiet machine, some 20 minutes
+	@.venv/bin/python -m benchmarks.features
+
+bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 30 minutes
+	@.venv/bin/python -m benchmarks.gates
 
 clean: ## remove what make has made here; a cluster's parts in the user's cache stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

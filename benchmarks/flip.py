@@ -7,25 +7,17 @@ prints the measurements. Times are of this machine: compare the rows with each o
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from e2e import installation
-from e2e.cluster import Cluster, provide
+from benchmarks.installed import NAMESPACE, installed
+from e2e.cluster import provide
 from e2e.penguins import NAME, Penguins, reached
-from e2e.store import ModelStore
-from e2e.terminal import ROOT, Terminal
+from e2e.terminal import Terminal
 from e2e.traffic import Traffic
-from tests.support.kubectl import Kubectl
-
-NAMESPACE = "bench"
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="there and back, for each number of pods")
     parser.add_argument("--json", action="store_true", help="print the measurements instead of a table")
     arguments = parser.parse_args()
-    with provide("bench") as cluster, _installed(cluster) as (penguins, terminal, rows):
+    with provide("bench") as cluster, installed(cluster) as (penguins, terminal, rows):
         ready = [_measure_ready(penguins) for _ in range(arguments.rounds)]
         flips = [
             flip
@@ -63,25 +55,6 @@ def main() -> int:
     else:
         sys.stdout.write(_table(ready, flips))
     return 1 if any(flip.failed for flip in flips) else 0
-
-
-@contextmanager
-def _installed(cluster: Cluster) -> Iterator[tuple[Penguins, Terminal, list[dict[str, Any]]]]:
-    """Install Greenroom and its models; yield the example, a terminal and rows to ask about."""
-    terminal = Terminal.of(cluster)
-    installation.load_images(cluster)
-    installation.install(terminal, values={"clusterWide": True})
-    with tempfile.TemporaryDirectory() as directory:
-        kubectl = Kubectl(cluster.bin / "kubectl", cluster.kubeconfig, Path(directory) / "cache")
-        kubectl("create", "namespace", NAMESPACE)
-        store = ModelStore.deploy(cluster, terminal, namespace=NAMESPACE)
-        models = Path(directory) / NAME
-        train = ROOT / "examples" / "penguins" / "train.py"
-        subprocess.run([sys.executable, train, "--to", models], check=True, stdout=sys.stderr)
-        store.upload(models, prefix=NAME)
-        kubectl("apply", "--namespace", NAMESPACE, "--filename=-", document=store.secret("models-store"))
-        lines = (models / "holdout.jsonl").read_text(encoding="utf-8").splitlines()
-        yield Penguins(kubectl, NAMESPACE), terminal, [json.loads(line)["features"] for line in lines]
 
 
 def _measure_ready(penguins: Penguins) -> float:

@@ -11,6 +11,9 @@ import httpx2
 import yaml
 
 from e2e.terminal import ROOT, Terminal
+from greenroom_runtime.contract import names
+from greenroom_runtime.contract.flags import FlagStore, dump_flags, parse_flags
+from greenroom_runtime.contract.report import PodReport
 from tests.support.kubectl import Kubectl
 from tests.support.manifests import patched
 
@@ -77,6 +80,50 @@ class Penguins:
             )
         )
 
+    def leave_alone(self) -> None:
+        """Have the operator keep its hands off, and wait until it says that it does."""
+        self("annotate", "md", NAME, f"{names.ANNOTATION_RECONCILE}=disabled")
+        self.until(lambda found: _condition(found, "Progressing").get("reason") == "ReconcileDisabled")
+
+    @property
+    def flags(self) -> FlagStore:
+        """The flag store as the API server has it; how far it has travelled the pods say."""
+        found = json.loads(self("get", "configmap", f"{NAME}-flags", "--output=json"))
+        return parse_flags(found["data"][names.FLAGS_FILE])
+
+    def write_flags(self, flags: FlagStore) -> str:
+        """Write a flag store as the operator does, which must leave it alone; return the write's name."""
+        patch = json.dumps({"data": {names.FLAGS_FILE: dump_flags(flags)}})
+        arguments = ("--type=merge", f"--patch={patch}", "--output=jsonpath={.metadata.resourceVersion}")
+        return f"{flags.revision}.{self('patch', 'configmap', f'{NAME}-flags', *arguments)}"
+
+    def touch(self, *pods: str, written: str) -> None:
+        """Have kubelet refresh these pods' flag store at once, as the operator does after a write."""
+        self("annotate", "pods", *pods, f"{names.ANNOTATION_FLAGS_REVISION}={written}", "--overwrite")
+
+    def reports(self) -> dict[str, PodReport]:
+        """Return what each pod says of itself, by its name; pods that cannot answer yet are left out."""
+        reports = {}
+        for pod in self.pods():
+            name = pod["metadata"]["name"]
+            path = (
+                f"/api/v1/namespaces/{self.namespace}/pods/{name}:{names.ADMIN_PORT}/proxy{names.REPORT_PATH}"
+            )
+            asked = self.kubectl.run("get", "--raw", path)
+            if asked.returncode == 0:
+                reports[name] = PodReport.model_validate_json(asked.stdout)
+        return reports
+
+    def until_reported(self, holds: Callable[[dict[str, PodReport]], bool]) -> dict[str, PodReport]:
+        """Wait for something to be true of the pods' reports; return them as they then were."""
+        deadline = time.monotonic() + PATIENCE
+        while not holds(reports := self.reports()):
+            if time.monotonic() > deadline:
+                message = f"not seen in {PATIENCE:g} s; the last reports: {reports}"
+                raise TimeoutError(message)
+            time.sleep(0.1)
+        return reports
+
     def pods(self) -> list[dict[str, Any]]:
         """Return the pods that are not on their way out."""
         found = json.loads(self("get", "pods", "-l", f"greenroom.dev/deployment={NAME}", "--output=json"))
@@ -93,13 +140,13 @@ class Penguins:
         }
 
 
-def ask(url: str, features: dict[str, Any]) -> httpx2.Response:
+def ask(url: str, features: dict[str, Any], **members: Any) -> httpx2.Response:
     """Send one prediction request; a Service that kube-proxy does not know yet is tried again."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             with httpx2.Client(trust_env=False, timeout=10) as client:
-                return client.post(f"{url}/predict", json={"features": features})
+                return client.post(f"{url}/predict", json={"features": features, **members})
         except httpx2.TransportError:
             if time.monotonic() > deadline:
                 raise

@@ -44,13 +44,15 @@ class Traffic:
         url: str,
         rows: Sequence[dict[str, Any]],
         *,
+        requests: Sequence[dict[str, Any]] = (),
         kept: int = 4,
         fresh: int = 2,
         pause: float = 0.01,
         users: Sequence[str] = (),
     ) -> None:
+        """Send rows of features, or whole requests instead, one after the other and again."""
         self._url = f"{url}/predict"
-        self._rows = rows
+        self._requests = requests or [{"features": row} for row in rows]
         self._clients = [f"kept-{index}" for index in range(kept)]
         self._clients += [f"fresh-{index}" for index in range(fresh)]
         self._pause = pause
@@ -107,8 +109,8 @@ class Traffic:
     async def _send_all(self, client: str) -> None:
         connector = aiohttp.TCPConnector(limit=1, force_close=client.startswith("fresh"))
         async with aiohttp.ClientSession(connector=connector, trust_env=False) as session:
-            for row in itertools.cycle(self._rows):
-                answer = await self._send(session, client, row, user=next(self._users))
+            for request in itertools.cycle(self._requests):
+                answer = await self._send(session, client, request, user=next(self._users))
                 with self._news:
                     self.answers.append(answer)
                     self._news.notify_all()
@@ -117,11 +119,11 @@ class Traffic:
                 await asyncio.sleep(self._pause)
 
     async def _send(
-        self, session: aiohttp.ClientSession, client: str, row: dict[str, Any], *, user: str
+        self, session: aiohttp.ClientSession, client: str, request: dict[str, Any], *, user: str
     ) -> Answer:
         began = time.monotonic()
         status, version, reason, error = 0, "", "", ""
-        asked = {"features": row, **({"user_id": user} if user else {})}
+        asked = {**request, **({"user_id": user} if user else {})}
         try:
             timeout = aiohttp.ClientTimeout(total=10)
             async with session.post(self._url, json=asked, timeout=timeout) as response:

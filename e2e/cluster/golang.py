@@ -31,7 +31,7 @@ class Program:
     """One Go program of ours."""
 
     module: str
-    """Its directory below go/."""
+    """The name of its directory."""
     output: str
     about: str
     """How long a build takes on two cores with nothing cached."""
@@ -40,11 +40,13 @@ class Program:
     links: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     """What the package's own module has to be laid beside the program: paths in it, by their last names."""
+    sources: Path | None = None
+    """Where its directory lies; None for go/ beside this file."""
 
     @property
     def source(self) -> Path:
         """Return the directory of its module."""
-        return paths.GO_SOURCES / self.module
+        return (self.sources or paths.GO_SOURCES) / self.module
 
     @property
     def flags(self) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,6 +16,7 @@ import greenroom
 from greenroom_operator import __main__ as operator_main
 from greenroom_operator import app as operator_app
 from greenroom_operator.api.base import ApiModel
+from greenroom_operator.api.features import Features
 from greenroom_operator.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, PromotionState
 from greenroom_operator.controller.conditions import TRUTH_TABLE, Reason, Row, Situation
 from greenroom_operator.metrics import Metrics as OperatorMetrics
@@ -23,7 +24,10 @@ from greenroom_runtime.api import predict
 from greenroom_runtime.api.admin import build_admin
 from greenroom_runtime.api.open_inference.describe import describe_operations
 from greenroom_runtime.api.public import build_public
+from greenroom_runtime.contract.config import Compute, FeatureCache, RedisCache
 from greenroom_runtime.contract.report import FailureReason, VersionState
+from greenroom_runtime.features.metrics import FeatureCollector
+from greenroom_runtime.features.opening import open_features
 from greenroom_runtime.metrics import Metrics as RuntimeMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,14 +75,32 @@ def runtime_metrics() -> set[str]:
     return metric_names(metrics.registry)
 
 
+def feature_metrics() -> set[str]:
+    """Return the names that a pod exposes where it fetches features."""
+    settings = FeatureCache(redis=RedisCache(url="redis://a"), compute=Compute(url="http://a/{entity}"))
+    cache = open_features(settings, model="churn", namespace="ml", environment={})
+    registry = CollectorRegistry()
+    registry.register(FeatureCollector(cache))
+    return metric_names(registry)
+
+
 def fields(model: type[ApiModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each field's path as written in YAML, with its default; parts of our own are entered."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{field.alias or name}"
-        if inspect.isclass(field.annotation) and issubclass(field.annotation, ApiModel):
-            yield from fields(field.annotation, f"{path}.")
+        part = _part(field.annotation)
+        if part is not None:
+            yield from fields(part, f"{path}.")
         else:
             yield path, field.default
+
+
+def _part(annotation: Any) -> type[ApiModel] | None:
+    """Return the part of our own that a field is, or may be where features.md explains it."""
+    if inspect.isclass(annotation) and issubclass(annotation, ApiModel):
+        return annotation
+    optional = (kind for kind in get_args(annotation) if inspect.isclass(kind) and issubclass(kind, ApiModel))
+    return next((kind for kind in optional if kind.__module__ == Features.__module__), None)
 
 
 def cell(*, value: bool | None, reason: Reason | None = None) -> str:
@@ -137,21 +159,25 @@ def test_names_in_the_documentation_exist(page: str) -> None:
 def test_every_metric_is_explained() -> None:
     """What a pod or the operator exposes has a line on its page."""
     assert runtime_metrics() - code("serving.md") == set()
+    assert feature_metrics() - code("features.md") == set()
     assert metric_names(OperatorMetrics().registry) - code("operator.md") == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
 def test_metrics_in_the_documentation_exist(page: Path) -> None:
     """A metric that a page names is exposed by a pod or by the operator."""
-    known = runtime_metrics() | metric_names(OperatorMetrics().registry)
+    known = runtime_metrics() | feature_metrics() | metric_names(OperatorMetrics().registry)
     modules = {"greenroom_operator", "greenroom_runtime"}
     assert set(_METRIC.findall(page.read_text(encoding="utf-8"))) - known - modules == set()
 
 
 @pytest.mark.parametrize(("path", "default"), list(fields(ModelDeploymentSpec)), ids=str)
 def test_every_field_of_spec_is_explained(path: str, default: object) -> None:
-    """Each field has a row in serving.md, with its default where that is a number or a text."""
-    rows = [line for line in read("serving.md").splitlines() if line.startswith(f"| `{path}` |")]
+    """Each field has a row on its page, with its default where that is a number or a text."""
+    page, inner = (
+        ("features.md", path.removeprefix("features.")) if "features." in path else ("serving.md", path)
+    )
+    rows = [line for line in read(page).splitlines() if line.startswith(f"| `{inner}` |")]
     assert len(rows) == 1
     if isinstance(default, int | str):
         assert f"| `{default}` |" in rows[0]
@@ -165,7 +191,7 @@ def test_every_field_of_status_is_explained(name: str) -> None:
 
 def paths() -> set[str]:
     """Return every path that a serving pod or the operator answers."""
-    anything: Any = SimpleNamespace(production=None, model="churn")
+    anything: Any = SimpleNamespace(production=None, model="churn", features=None)
     admin = build_admin(residents=anything, metrics=anything, started=lambda: True, pod=anything)
     public = build_public({}, open_inference=anything, predictor=anything, version="v1")
     apps: tuple[Any, ...] = (admin, inspect.getclosurevars(public).nonlocals["app"])

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom_runtime.contract import flags
 from greenroom_runtime.contract.canonical import canonical_json
 from greenroom_runtime.contract.flags import (
     FlagDocumentError,
@@ -22,7 +21,7 @@ from greenroom_runtime.contract.flags import (
     dump_flags,
     parse_flags,
 )
-from tests.support.rollouts import VECTORS, rolling
+from tests.support.rollouts import LARGEST, VECTORS, rolling
 
 BETA = Rule(name="beta", attribute="cohorts", values=("beta", "staff"))
 RELEASED = FlagStore(
@@ -354,12 +353,6 @@ def test_what_could_not_be_obeyed_is_never_written(make: Callable[[], object]) -
 
 def test_the_largest_rollout_fits_into_a_config_map() -> None:
     """All limits reached at once, in characters of four bytes, is still less than a ConfigMap's 1 MiB."""
-    rules = tuple(
-        Rule(name=f"{number:02}".ljust(63, "r"), attribute=f"a{number:02}".ljust(63, "a"), values=values)
-        for number in range(flags.MAX_RULES)
-        for values in [tuple("😀" * 61 + f"{value:03}" for value in range(flags.MAX_VALUES))]
-    )
-    rollout = Rollout(version="v3", hundredths=1, salt="ml/churn", rules=rules)
-    text = dump_flags(replace(RELEASED, rollout=rollout))
+    text = dump_flags(replace(RELEASED, rollout=LARGEST))
     assert len(text.encode()) < 900_000
-    assert parse_flags(text).rollout == rollout
+    assert parse_flags(text).rollout == LARGEST

@@ -113,6 +113,31 @@ def report_rollout(kubectl: Kubectl, namespace: str, *, updated: int) -> None:
     kubectl("patch", "deployment", "churn", "--namespace", namespace, *patch)
 
 
+def run_pod(kubectl: Kubectl, namespace: str) -> None:
+    """Say what controllers and kubelet would: there is a pod, and it runs."""
+    kubectl("create", "serviceaccount", "default", "--namespace", namespace)
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "churn-1", "uid": "1", "controller": True}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "churn-1-a",
+            "labels": {names.LABEL_DEPLOYMENT: "churn", names.LABEL_MANAGED_BY: names.MANAGED_BY},
+            "ownerReferences": [owner],
+        },
+        "spec": {"containers": [{"name": "serving", "image": "greenroom-runtime:test"}]},
+    }
+    kubectl("apply", "--namespace", namespace, "--filename=-", document=document)
+    patch = ("--subresource=status", "--type=merge", '--patch={"status": {"phase": "Running"}}')
+    kubectl("patch", "pod", "churn-1-a", "--namespace", namespace, *patch)
+
+
+def touched_with(kubectl: Kubectl, namespace: str) -> str:
+    """Return the value by which the pod was touched last."""
+    metadata = kubectl.get("pod", "churn-1-a", "--namespace", namespace)["metadata"]
+    return str(metadata["annotations"][names.ANNOTATION_FLAGS_REVISION])
+
+
 def started_with(kubectl: Kubectl, namespace: str) -> set[str]:
     """Return the names of our configurations and accounts, which pods cannot start without."""
     found = kubectl.get("configmap,serviceaccount", "--namespace", namespace, "-l", names.LABEL_DEPLOYMENT)
@@ -162,6 +187,27 @@ async def test_a_spoilt_flag_store_is_written_anew(
     kubectl("patch", "configmap", "churn-flags", "--namespace", namespace, "--type=merge", "--patch", patch)
     await operator.pass_over()
     assert flags_of(kubectl, namespace).production == "v1"
+
+
+async def test_a_flag_store_that_comes_back_is_told_to_pods_again(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """A pod is touched once for each write, under another value: kubelet does not look up at a known one."""
+    apply()
+    await operator.pass_over()
+    run_pod(kubectl, namespace)
+    await operator.pass_over()
+    first = touched_with(kubectl, namespace)
+    assert await operator.pass_over() == 0
+    patch = '{"data": {"flags.json": "{}"}}'
+    kubectl("patch", "configmap", "churn-flags", "--namespace", namespace, "--type=merge", "--patch", patch)
+    await operator.pass_over()
+    second = touched_with(kubectl, namespace)
+    revision = flags_of(kubectl, namespace).revision
+    assert first.startswith(f"{revision}.")
+    assert second.startswith(f"{revision}.")
+    assert first != second
+    assert await operator.pass_over() == 0
 
 
 async def test_a_name_that_is_taken_is_a_conflict_and_left_alone(

@@ -211,6 +211,32 @@ async def test_a_log_that_begins_to_fail_is_news(change: dict[str, Any]) -> None
     assert observation.report.prediction_log is not None
 
 
+async def test_a_source_of_features_that_is_left_alone_is_news() -> None:
+    """How often it is asked is not, nor that it is tried now and then while it fails."""
+    asked = asyncio.Event()
+    redis: dict[str, Any] = {"state": "Closed", "calls": 0}
+
+    async def tell(_: web.Request) -> web.Response:
+        redis["calls"] += 1
+        if redis["state"] != "Closed":
+            redis["state"] = "HalfOpen" if redis["calls"] % 2 else "Open"
+        asked.set()
+        features = {"memory": redis["calls"], "redis_state": redis}
+        return web.json_response({**REPORT, "features": features})
+
+    async with pod(tell) as following:
+        following.reports.watch(CHURN, {UID: "127.0.0.1"}, every=0.01)
+        await following.change()
+        redis["state"] = "Open"
+        observation = await following.change()
+        for _ in range(5):
+            asked.clear()
+            await asked.wait()
+        assert following.told.empty()
+    assert observation.report is not None
+    assert observation.report.features is not None
+
+
 async def test_a_pod_that_stops_answering_is_told_once_and_its_last_word_is_kept() -> None:
     """One lost answer does not make the operator forget what it knew, and silence is told, not repeated."""
     broken, asked = False, asyncio.Event()

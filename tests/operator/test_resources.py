@@ -369,6 +369,27 @@ def test_more_replicas_are_the_same_pods() -> None:
     assert one == three
 
 
+@pytest.mark.parametrize("value", [{"a": 1}, [1], "x" * 1025])
+def test_a_default_is_a_scalar(value: object) -> None:
+    """No schema can say so: it is an InvalidSpec that names the feature."""
+    features = {"compute": {"url": "http://a"}, "defaults": {"score": value}}
+    with pytest.raises(ValueError, match=r"features\.defaults\.score must be a number"):
+        build_config(model_deployment(features=features))
+
+
+def test_defaults_reach_the_pod_as_they_are_written() -> None:
+    """A whole number stays one, and no text becomes a number."""
+    defaults = {"a": 0, "b": 0.5, "c": "1", "d": True, "e": None}
+    features = {"compute": {"url": "http://a"}, "defaults": defaults}
+    config = parse_config(build_config(model_deployment(features=features))["data"]["config.json"])
+    assert config.features is not None
+    found = config.features.defaults
+    assert (found, [type(value) for value in found.values()]) == (
+        defaults,
+        [int, float, str, bool, type(None)],
+    )
+
+
 CONFIG_CHANGES: list[dict[str, Any]] = [
     {"source": {"uri": "s3://models/other"}},
     {"drain": "6s"},
@@ -383,6 +404,8 @@ CONFIG_CHANGES: list[dict[str, Any]] = [
     {"predictionLog": {"sensitive": "Omit"}},
     {"predictionLog": {"sink": "Http", "uri": "https://collector.ml/events"}},
     {"predictionLog": {"sink": "ObjectStore", "uri": "s3://predictions/churn"}},
+    {"features": {"redis": {"url": "redis://cache"}}},
+    {"features": {"compute": {"url": "http://features.ml/{entity}"}, "defaults": {"score": 0}}},
     {"source": {"uri": "pvc://models/churn"}},
     {"resources": {"limits": {"ephemeral-storage": "1Gi"}}},
     {"progressDeadline": "11m"},

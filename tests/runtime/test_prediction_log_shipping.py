@@ -24,6 +24,7 @@ from greenroom_runtime.contract import names
 from greenroom_runtime.predictions import http
 from greenroom_runtime.predictions.ledger import Counts
 from greenroom_runtime.predictions.log import Bounds
+from greenroom_runtime.retry_after import retry_after_seconds
 from tests.support.predictions import (
     lines,
     number_of,
@@ -35,6 +36,7 @@ from tests.support.predictions import (
 )
 from tests.support.s3 import CREDENTIALS, S3Server, s3_server
 
+NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 # Logs more than can be sent at once and says how much is acknowledged; ends only when it is killed.
 _SENDING = """
 import sys, time
@@ -362,18 +364,18 @@ def test_segments_that_vanish_are_dropped(tmp_path: Path) -> None:
         ("120", 120),
         ("soon", 0),
         ("-5", 0),
-        (format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True), 0),
+        (format_datetime(NOW - timedelta(hours=1), usegmt=True), 0),
     ],
 )
 def test_retry_after_is_read(text: str, seconds: float) -> None:
     """Seconds, a date, or nonsense that asks for nothing."""
-    assert http._seconds(text) == seconds
+    assert retry_after_seconds(text, now=NOW) == seconds
 
 
 def test_retry_after_may_be_a_date() -> None:
     """A date in the future is a wait until then."""
-    later = datetime.now(UTC) + timedelta(hours=1)
-    assert 3500 < http._seconds(format_datetime(later, usegmt=True)) <= 3600
+    later = NOW + timedelta(hours=1)
+    assert retry_after_seconds(format_datetime(later, usegmt=True), now=NOW) == 3600
 
 
 @pytest.mark.parametrize(

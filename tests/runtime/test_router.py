@@ -1,8 +1,15 @@
 """Who gets which version: the compiled router decides as flagd does, and keeps its promises to users."""
 
 import math
+import os
+import statistics
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -44,6 +51,13 @@ def router(**changes: object) -> Router:
     rollout = replace(ROLLOUT, **changes)  # type: ignore[arg-type]
     store = FlagStore(production="v2", resident=("v2", rollout.version), rollout=rollout)
     return compile_router(parse_flags(dump_flags(store)))
+
+
+@cache
+def _compiled(hundredths: int) -> Router:
+    return compile_router(
+        FlagStore(production="v2", resident=("v2", "v3"), rollout=replace(ROLLOUT, hundredths=hundredths))
+    )
 
 
 def chosen(router: Router) -> set[str]:
@@ -128,6 +142,68 @@ def test_percentages_are_exact_at_the_ends_and_close_between() -> None:
         share = hundredths / WHOLE
         error = math.sqrt(len(USERS) * share * (1 - share))
         assert abs(counts[hundredths] - len(USERS) * share) < 4 * error
+
+
+@given(key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=MAX_KEY_LENGTH))
+def test_a_user_has_one_hundredth_of_a_percent(key: str) -> None:
+    """Of all 10,001 percentages there is one from which on the user has the version, and below it never."""
+    had = [_compiled(hundredths).choose(key, {}).version == "v3" for hundredths in range(WHOLE + 1)]
+    place = had.index(True)
+    assert had == [False] * place + [True] * (WHOLE + 1 - place)
+
+
+def test_users_are_spread_evenly() -> None:
+    """Each twentieth of the range has its share of twenty thousand users, by a chi-squared test at 0.1 %."""
+    sizes = [len(chosen(router(hundredths=hundredths))) for hundredths in range(0, WHOLE + 1, 500)]
+    expected = len(USERS) / 20
+    deviations = [(more - fewer - expected) ** 2 / expected for fewer, more in pairwise(sizes)]
+    assert sum(deviations) < 43.82
+
+
+@given(percentages=st.lists(st.integers(0, WHOLE), min_size=2, max_size=12))
+def test_no_sequence_of_percentages_forgets_a_user(percentages: list[int]) -> None:
+    """Up, down and up again: who has the version depends on today's percentage and on nothing before."""
+    groups = [
+        {user for user in USERS[:200] if _compiled(hundredths).choose(user, {}).version == "v3"}
+        for hundredths in percentages
+    ]
+    for (before, fewer), (after, more) in pairwise(zip(percentages, groups, strict=True)):
+        assert fewer <= more if before <= after else more <= fewer
+    by_percentage: dict[int, set[str]] = {}
+    for hundredths, group in zip(percentages, groups, strict=True):
+        assert by_percentage.setdefault(hundredths, group) == group
+
+
+_IN_A_PROCESS = """
+import sys
+from greenroom_runtime.contract.flags import parse_flags
+from greenroom_runtime.routing.router import compile_router
+
+router = compile_router(parse_flags(sys.stdin.read()))
+print(*(f"user-{number}" for number in range(20_000) if router.choose(f"user-{number}", {}).version == "v3"))
+"""
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "random"])
+def test_users_are_the_same_in_every_process(seed: str) -> None:
+    """Nothing of a process decides: neither its memory nor the seed of Python's own hashes."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _IN_A_PROCESS],
+        input=dump_flags(FlagStore(production="v2", resident=("v2", "v3"), rollout=ROLLOUT)),
+        env={**os.environ, "PYTHONHASHSEED": seed},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert set(ended.stdout.split()) == chosen(router())
+
+
+def test_nobody_is_always_first() -> None:
+    """Over twenty rollouts at 10 % each user is in as many as chance gives: two on average, variance 1.8."""
+    times = Counter(user for number in range(20) for user in chosen(router(version=f"v{number + 3}")))
+    counts = [times[user] for user in USERS]
+    assert abs(statistics.mean(counts) - 2) < 4 * math.sqrt(1.8 / len(USERS))
+    assert abs(statistics.pvariance(counts) - 1.8) < 4 * 1.8 * math.sqrt(2 / len(USERS))
 
 
 @pytest.mark.parametrize(

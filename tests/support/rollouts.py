@@ -9,12 +9,34 @@ from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 
 from greenroom_runtime.contract import names
-from greenroom_runtime.contract.flags import DEFAULT_KEY, WHOLE, FlagStore, Rollout, Rule
+from greenroom_runtime.contract.flags import (
+    DEFAULT_KEY,
+    MAX_RULES,
+    MAX_VALUES,
+    WHOLE,
+    FlagStore,
+    Rollout,
+    Rule,
+)
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "contract" / "rollout_vectors.json").read_text(encoding="utf-8")
 )
 """A released document with a rollout, and where flagd puts twelve users. It is never edited."""
+LARGEST = Rollout(
+    version="v3",
+    hundredths=1,
+    salt="ml/churn",
+    rules=tuple(
+        Rule(
+            name=f"{number:02}".ljust(63, "r"),
+            attribute=f"a{number:02}".ljust(63, "a"),
+            values=tuple("😀" * 61 + f"{value:03}" for value in range(MAX_VALUES)),
+        )
+        for number in range(MAX_RULES)
+    ),
+)
+"""All limits reached at once, in characters of four bytes."""
 
 versions = st.from_regex(names.VERSION_PATTERN, fullmatch=True).filter(
     lambda name: len(name) <= names.VERSION_MAX_LENGTH

@@ -4,10 +4,12 @@ import signal
 import socket
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.support.examples import EXAMPLES, TrainedExample
 from tests.support.foreign import COLUMNS, classifier_onnx, write_mlflow, write_plain
+from tests.support.upstream import feature_service
 from tests.toolkit.command import Command, predict, run_to_end
 
 MANIFEST = (EXAMPLES / "penguins" / "modeldeployment.yaml").read_text()
@@ -160,6 +162,24 @@ def test_run_flips_the_alias_without_a_restart(penguins: TrainedExample, manifes
         assert command.interrupt() == 130
     assert_gone(pid)
     assert list(state.iterdir()) == []
+
+
+def test_run_fetches_features(penguins: TrainedExample, manifest: Path, state: Path) -> None:
+    """What a request leaves out comes from where the YAML says, as in a cluster."""
+    row = penguins.holdout("v1")[0]
+    with feature_service(features={"ann": row["features"]}) as service:
+        compute = (
+            f"compute: {{url: '{service.url}/one/{{entity}}', timeout: 10s, secretRef: {{name: theirs}}}}"
+        )
+        manifest.write_text(MANIFEST + f"  features: {{{compute}}}\n")
+        arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
+        with Command(*arguments, state=state) as command:
+            url = command.wait_for_url()
+            answer = httpx2.post(f"{url}/predict", json={"features": {}, "user_id": "ann"}, timeout=30)
+            assert (answer.status_code, answer.json()["prediction"]) == (200, row["prediction"])
+            assert answer.headers["X-Feature-Source"] == "compute"
+            told = "the keys of the Secret theirs as GREENROOM_FEATURES_COMPUTE_…"
+            assert any(told in line for line in command.lines)
 
 
 def test_run_keeps_serving_when_a_version_is_refused(

@@ -19,7 +19,7 @@ ACCEPTED: list[dict[str, Any]] = yaml.safe_load((GOLDEN / "accepted.yaml").read_
 MISTAKES: list[dict[str, Any]] = [
     case
     for case in yaml.safe_load((GOLDEN / "mistakes.yaml").read_text(encoding="utf-8"))
-    if "predictionLog" in (case["patch"].get("spec") or {})
+    if {"predictionLog", "features"} & (case["patch"].get("spec") or {}).keys()
 ]
 
 
@@ -36,13 +36,13 @@ def test_what_a_cluster_takes_is_taken(patch: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", MISTAKES, ids=[case["mistake"] for case in MISTAKES])
-def test_a_prediction_log_that_a_cluster_refuses_is_refused(case: dict[str, Any]) -> None:
+def test_a_log_or_features_that_a_cluster_refuses_are_refused(case: dict[str, Any]) -> None:
     """The rules of the API server hold here too, with the same remedy where it is ours."""
     with pytest.raises(ManifestError) as refused:
         parse(case["patch"])
     ours = case["text"].rpartition('Invalid value: "object": ')[2]
     assert len(str(refused.value).splitlines()) == 1
-    assert "sink" not in ours or ours in str(refused.value)
+    assert not {"sink", "features"} & set(ours.split()) or ours in str(refused.value)
 
 
 @pytest.mark.parametrize(

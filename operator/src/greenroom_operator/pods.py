@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from greenroom_operator.kinds import Key
 from greenroom_runtime.contract.names import ADMIN_PORT, REPORT_PATH
-from greenroom_runtime.contract.report import MAX_BYTES, SCHEMA_VERSION, LogReport, PodReport
+from greenroom_runtime.contract.report import MAX_BYTES, SCHEMA_VERSION, BreakerState, LogReport, PodReport
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
 _CONCURRENCY: Final = 32
@@ -191,6 +191,7 @@ _COUNTERS: Final[Mapping[str, Any]] = {
     "fallbacks": 0,
     "prediction_log": None,
     "evidence": None,
+    "features": None,
 }
 
 
@@ -201,7 +202,15 @@ def _gist(observation: Observation) -> tuple[Any, ...]:
         return None, bool(observation.error)
     log = report.prediction_log or LogReport()
     known = report.model_copy(update=_COUNTERS)
-    return known, bool(log.error), bool(log.dropped), bool(observation.error)
+    return known, bool(log.error), bool(log.dropped), bool(observation.error), _sources_asked(report)
+
+
+def _sources_asked(report: PodReport) -> tuple[bool, ...]:
+    """Return which sources of features the pod asks; not how often, nor when it last tried one that fails."""
+    if report.features is None:
+        return ()
+    upstreams = (report.features.redis_state, report.features.compute_state)
+    return tuple(one is None or one.state is BreakerState.CLOSED for one in upstreams)
 
 
 def _shorten(text: str) -> str:

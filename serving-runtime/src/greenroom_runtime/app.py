@@ -24,6 +24,9 @@ from greenroom_runtime.api.public import build_public
 from greenroom_runtime.contract.config import RuntimeConfig
 from greenroom_runtime.contract.flags import FlagStore
 from greenroom_runtime.contract.report import PodReport
+from greenroom_runtime.features.chain import FeatureCache
+from greenroom_runtime.features.metrics import FeatureCollector
+from greenroom_runtime.features.opening import open_features
 from greenroom_runtime.metrics import Metrics
 from greenroom_runtime.models.batching import Batcher
 from greenroom_runtime.models.residents import LoadedVersion, Residents
@@ -77,8 +80,15 @@ class Runtime:
         self.log = _open_log(config, settings)
         if self.log is not None:
             self.metrics.observe_log(self.log)
+        self.features = _open_features(config, settings)
+        if self.features is not None:
+            self.metrics.registry.register(FeatureCollector(self.features))
         self.predictor = Predictor(
-            model=config.name, residents=self.residents, metrics=self.metrics, log=self.log
+            model=config.name,
+            residents=self.residents,
+            metrics=self.metrics,
+            log=self.log,
+            features=self.features,
         )
         self.flag_file = FlagFile(path=Path(config.flags_path), on_document=self._obey)
         self.metrics.observe_state(self.report)
@@ -99,6 +109,7 @@ class Runtime:
             errors=self.metrics.counts.errors,
             fallbacks=self.metrics.counts.fallbacks,
             prediction_log=self.log.report() if self.log is not None else None,
+            features=self.features.report() if self.features is not None else None,
             evidence=self.predictor.evidence.report() if self.predictor.evidence is not None else None,
         )
 
@@ -108,6 +119,8 @@ class Runtime:
         try:
             await self._serve(stop)
         finally:
+            if self.features is not None:
+                await self.features.close(_GIVE_UP_SECONDS)
             # In a thread of its own: those of the event loop may all hang.
             with ThreadPoolExecutor(1, thread_name_prefix="flush") as thread:
                 await asyncio.get_running_loop().run_in_executor(thread, self._flush)
@@ -215,6 +228,14 @@ def _open_log(config: RuntimeConfig, settings: Settings) -> PredictionLog | None
         namespace=config.namespace,
         pod=settings.pod,
         environment=settings.environment,
+    )
+
+
+def _open_features(config: RuntimeConfig, settings: Settings) -> FeatureCache | None:
+    if config.features is None:
+        return None
+    return open_features(
+        config.features, model=config.name, namespace=config.namespace, environment=settings.environment
     )
 
 

@@ -32,11 +32,13 @@ _KEPT = frozenset(
         "minItems",
         "minLength",
         "minProperties",
+        "nullable",
         "pattern",
         "required",
         "type",
         "x-kubernetes-list-map-keys",
         "x-kubernetes-list-type",
+        "x-kubernetes-preserve-unknown-fields",
         CEL_RULES,
     }
 )

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import ConfigDict, Field
 
 from greenroom_operator.api.base import ApiModel, Rule, atomic_list, list_map, rules, server_default
+from greenroom_operator.api.features import Features, FeaturesStatus
 from greenroom_operator.api.fields import (
     Affinity,
     Condition,
@@ -138,6 +139,8 @@ class ModelDeploymentSpec(ApiModel):
     prediction_log: PredictionLog = PredictionLog()
     """Where the records of predictions go: by default all of them to files on the pod's own disk. Nothing
     that goes wrong with them delays or changes an answer."""
+    features: Features | None = None
+    """Where features are from that a request leaves out. Default: requests bring all of them."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64), list_map("name")] = ()
     """More environment variables of the serving container."""
     verification: Verification = Verification()
@@ -284,6 +287,8 @@ class ModelDeploymentStatus(ApiModel):
     """The newest proof that failed."""
     prediction_log: PredictionLogStatus | None = None
     """What is wrong with the prediction log; absent while all is well."""
+    features: FeaturesStatus | None = None
+    """Where fetched features come from; absent where none are fetched."""
     last_handled_action: Annotated[str, Field(max_length=512)] | None = None
     """The newest value of the annotation greenroom.dev/action that was carried out."""
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_LENGTH), atomic_list()] = ()

@@ -189,7 +189,7 @@ def log_proof_below(bound: float, *, trials: int, hits: int) -> float:
 def log_sum(logs: Sequence[float]) -> float:
     """Return the logarithm of the sum of what these are the logarithms of."""
     top = max(logs)
-    return top if top == -inf else top + log(sum(exp(one - top) for one in logs))
+    return top if top == -inf else top + log(sum([exp(one - top) for one in logs]))
 
 
 def _share(window: Window, theta: float) -> float:

@@ -22,6 +22,8 @@ class ConditionType(StrEnum):
     DEGRADED = "Degraded"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
+    FEATURES_HEALTHY = "FeaturesHealthy"
+    """Only where features are fetched; no row of the truth table knows it, and Ready never depends on it."""
 
 
 class Reason(StrEnum):
@@ -42,6 +44,8 @@ class Reason(StrEnum):
     NAME_CONFLICT = "NameConflict"
     INVALID_SPEC = "InvalidSpec"
     FORBIDDEN = "Forbidden"
+    FEATURES_FETCHED = "FeaturesFetched"
+    FEATURE_SOURCE_FAILING = "FeatureSourceFailing"
     ROLLING_OUT = "RollingOut"
     ROLLOUT_COMPLETE = "RolloutComplete"
     PAUSED = "Paused"
@@ -55,6 +59,7 @@ class Reason(StrEnum):
     ACTION_IGNORED = "ActionIgnored"
     PREDICTION_LOG_FAILING = "PredictionLogFailing"
     PREDICTION_LOG_RECOVERED = "PredictionLogRecovered"
+    FEATURE_SOURCE_RECOVERED = "FeatureSourceRecovered"
     """From Promoted on they are an event's, never a condition's."""
 
 

@@ -71,6 +71,12 @@ class Observed:
         """The flag store as it lies in the cluster; None where there is none or it has been spoilt."""
         return read_flags(self.child("ConfigMap", flags_name(self.deployment)))
 
+    @property
+    def flags_written(self) -> str:
+        """What names the newest write of the flag store: unlike its revision it never comes back."""
+        child = self.child("ConfigMap", flags_name(self.deployment))
+        return str(child["metadata"]["resourceVersion"]) if child is not None else ""
+
     @cached_property
     def workload(self) -> Workload:
         """The Deployment's own account of its pods."""

@@ -249,14 +249,19 @@ class Reconciler:
         raise BlockedError(verdict, again=LOOK_AGAIN)
 
     async def _touch_pods(self, observed: Observed, flags: FlagStore) -> None:
-        """Make kubelet refresh the flag store at once, where a pod does not obey it yet."""
+        """Make kubelet refresh the flag store at once, where a pod does not obey it yet.
+
+        Once for each time that it was written: a store may come back, and kubelet does not look up at a
+        value that the pod has already.
+        """
+        written = f"{flags.revision}.{observed.flags_written}"
         for pod, view in zip(observed.pods, observed.views, strict=True):
             metadata = pod["metadata"]
             told = (metadata.get("annotations") or {}).get(names.ANNOTATION_FLAGS_REVISION)
             obeys = view.report is not None and view.report.revision == flags.revision
-            if pod.get("status", {}).get("phase") != "Running" or obeys or told == flags.revision:
+            if pod.get("status", {}).get("phase") != "Running" or obeys or told == written:
                 continue
-            annotations = {names.ANNOTATION_FLAGS_REVISION: flags.revision}
+            annotations = {names.ANNOTATION_FLAGS_REVISION: written}
             try:
                 await self._writer.annotate(POD.name, metadata["namespace"], metadata["name"], annotations)
             except NotFound:

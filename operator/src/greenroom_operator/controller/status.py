@@ -26,6 +26,12 @@ from greenroom_operator.controller.conditions import (
     find_condition,
 )
 from greenroom_operator.controller.context import Observed
+from greenroom_operator.controller.features import (
+    build_features,
+    build_features_condition,
+    find_features_news,
+    keep_features_condition,
+)
 from greenroom_operator.controller.prediction_log import build_prediction_log
 from greenroom_operator.controller.preparation import Refusal
 from greenroom_operator.controller.promotion import Promotion
@@ -223,10 +229,14 @@ def build_status(
     """Return the whole status of a pass that could observe and plan."""
     deployment, workload, before = observed.deployment, observed.workload, observed.deployment.status
     generation = deployment.metadata.generation
+    features = build_features(observed, now=now)
     rollout = build_rollout(observed, plan, now=now)
     return ModelDeploymentStatus(
         observed_generation=generation,
-        conditions=build_conditions(verdict, before=before.conditions, generation=generation, now=now),
+        conditions=(
+            *build_conditions(verdict, before=before.conditions, generation=generation, now=now),
+            *build_features_condition(observed, features, now=now),
+        ),
         version=_find_served(observed) or before.version,
         previous_version=plan.flags.previous or None,
         versions=_build_versions(observed, plan),
@@ -239,6 +249,7 @@ def build_status(
         url=service_url(deployment),
         last_failure=_build_last_failure(observed, plan, now=now),
         prediction_log=build_prediction_log(observed, now=now),
+        features=features,
         last_handled_action=action or before.last_handled_action,
         history=_build_history(observed, plan, rollout, now=now),
     )
@@ -251,7 +262,10 @@ def build_blocked_status(
     conditions = build_conditions(
         verdict, before=deployment_status.conditions, generation=generation, now=now
     )
-    return deployment_status.model_copy(update={"observed_generation": generation, "conditions": conditions})
+    kept = keep_features_condition(deployment_status.conditions)
+    return deployment_status.model_copy(
+        update={"observed_generation": generation, "conditions": (*conditions, *kept)}
+    )
 
 
 def _find_served(observed: Observed) -> str | None:
@@ -399,6 +413,8 @@ def find_transitions(before: ModelDeploymentStatus, after: ModelDeploymentStatus
         found.append(recovery)
     if logging := _find_log_transition(before.prediction_log, after.prediction_log):
         found.append(logging)
+    if fetching := find_features_news(before.features, after.features):
+        found.append(Transition(**fetching._asdict()))
     return found
 
 

@@ -1,8 +1,9 @@
 """The immutable configuration of a model's pods: other content is another name, and other pods."""
 
 import math
-from typing import Any
+from typing import Any, Final
 
+from greenroom_operator.api.features import FeatureCompute, FeatureRedis
 from greenroom_operator.api.modeldeployment import ModelDeployment, ModelDeploymentSpec
 from greenroom_operator.api.predictions import PredictionSink
 from greenroom_operator.api.quantities import parse_quantity
@@ -10,7 +11,18 @@ from greenroom_operator.api.times import parse_duration
 from greenroom_operator.resources.ownership import build_metadata
 from greenroom_operator.resources.volumes import readable_uri
 from greenroom_runtime.contract import names
-from greenroom_runtime.contract.config import Limits, PredictionLog, Proof, RuntimeConfig
+from greenroom_runtime.contract.config import (
+    Compute,
+    Feast,
+    FeatureCache,
+    Limits,
+    PredictionLog,
+    Proof,
+    RedisCache,
+    RuntimeConfig,
+)
+
+_DEFAULT_LENGTH: Final = 1024
 
 
 def build_runtime_config(deployment: ModelDeployment) -> RuntimeConfig:
@@ -32,6 +44,7 @@ def build_runtime_config(deployment: ModelDeployment) -> RuntimeConfig:
             memory_limit_bytes=_read_limit(spec, "memory"),
         ),
         prediction_log=_build_prediction_log(spec),
+        features=_build_features(spec),
     )
 
 
@@ -48,6 +61,51 @@ def _build_prediction_log(spec: ModelDeploymentSpec) -> PredictionLog | None:
         max_disk_bytes=disk if ephemeral is None else min(disk, max(1, ephemeral // 2)),
         sensitive=log.sensitive.value,
     )
+
+
+def _build_features(spec: ModelDeploymentSpec) -> FeatureCache | None:
+    features = spec.features
+    if features is None:
+        return None
+    for name, value in features.defaults.items():
+        if not isinstance(value, bool | int | float | str | None) or len(str(value)) > _DEFAULT_LENGTH:
+            message = (
+                f"features.defaults.{name[:64]} must be a number, a text of at most {_DEFAULT_LENGTH} "
+                "characters, a boolean or null"
+            )
+            raise ValueError(message)
+    return FeatureCache(
+        entity_key=features.entity_key,
+        ttl_seconds=_seconds(features.ttl),
+        stale_seconds=_seconds(features.stale_for),
+        max_entries=features.max_entries,
+        max_bytes=math.ceil(parse_quantity(features.max_memory)),
+        redis=features.redis and _build_redis(features.redis),
+        compute=features.compute and _build_compute(features.compute, entity_key=features.entity_key),
+        defaults=features.defaults,
+    )
+
+
+def _build_redis(redis: FeatureRedis) -> RedisCache:
+    return RedisCache(url=redis.url, timeout_seconds=_seconds(redis.timeout), ttl_seconds=_seconds(redis.ttl))
+
+
+def _build_compute(compute: FeatureCompute, *, entity_key: str) -> Compute:
+    feast = compute.feast
+    return Compute(
+        url=compute.url,
+        timeout_seconds=_seconds(compute.timeout),
+        max_attempts=compute.max_attempts,
+        rate_limit=compute.rate_limit,
+        feast=feast
+        and Feast(
+            service=feast.service or "", features=feast.features or (), join_key=feast.join_key or entity_key
+        ),
+    )
+
+
+def _seconds(duration: str) -> float:
+    return parse_duration(duration).total_seconds()
 
 
 def _read_limit(spec: ModelDeploymentSpec, resource: str) -> int | None:

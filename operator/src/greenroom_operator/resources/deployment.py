@@ -135,11 +135,21 @@ def _build_serving_container(deployment: ModelDeployment, *, default_image: str)
 
 
 def _build_env_from(deployment: ModelDeployment) -> list[dict[str, Any]]:
-    """Return the Secrets whose keys become variables: the log's with a prefix, so that they never mix."""
-    source, log = deployment.spec.source.secret_ref, deployment.spec.prediction_log.secret_ref
+    """Return the Secrets whose keys become variables: with prefixes, so that they never mix."""
+    spec = deployment.spec
+    source, features = spec.source.secret_ref, spec.features
+    prefixed = {
+        names.ENV_LOG_PREFIX: spec.prediction_log.secret_ref,
+        names.ENV_FEATURES_REDIS_PREFIX: features and features.redis and features.redis.secret_ref,
+        names.ENV_FEATURES_COMPUTE_PREFIX: features and features.compute and features.compute.secret_ref,
+    }
     return [
         *([{"secretRef": {"name": source.name}}] if source else []),
-        *([{"prefix": names.ENV_LOG_PREFIX, "secretRef": {"name": log.name}}] if log else []),
+        *(
+            {"prefix": prefix, "secretRef": {"name": secret.name}}
+            for prefix, secret in prefixed.items()
+            if secret
+        ),
     ]
 
 

@@ -10,9 +10,10 @@ import orjson
 
 from greenroom_runtime.api.errors import ProblemError
 from greenroom_runtime.api.exchange import Headers, Reply, Request
-from greenroom_runtime.api.predictor import SOURCE_REQUEST, Answer, Asked, Predictor
+from greenroom_runtime.api.predictor import Answer, Asked, Predictor
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import Limits
+from greenroom_runtime.features.entry import REQUEST, SOURCES
 
 PATH = "/predict"
 BATCH_PATH = "/predict/batch"
@@ -20,7 +21,9 @@ MEMBERS = frozenset({"features", "user_id", "context"})
 BATCH_MEMBERS = frozenset({"rows", "columns", "user_id", "user_ids", "context"})
 _VERSION_HEADER = names.HEADER_VERSION.lower().encode()
 _REASON_HEADER = names.HEADER_REASON.lower().encode()
-_FEATURE_SOURCE = (names.HEADER_FEATURE_SOURCE.lower().encode(), SOURCE_REQUEST.encode())
+_FEATURE_SOURCES = {
+    source: (names.HEADER_FEATURE_SOURCE.lower().encode(), source.encode()) for source in SOURCES
+}
 _NO_CONTEXT: Mapping[str, Any] = {}
 _JSON_OPTIONS = orjson.OPT_NON_STR_KEYS
 
@@ -71,7 +74,7 @@ class PredictBatch:
             "model": self.predictor.model,
             "request_id": request.id,
         }
-        return Reply(orjson.dumps(reply, option=_JSON_OPTIONS), [_FEATURE_SOURCE])
+        return Reply(orjson.dumps(reply, option=_JSON_OPTIONS), feature_source_headers(answers))
 
 
 def answer_headers(answer: Answer) -> Headers:
@@ -79,8 +82,14 @@ def answer_headers(answer: Answer) -> Headers:
     return [
         (_VERSION_HEADER, answer.version.name.encode()),
         (_REASON_HEADER, answer.reason.encode()),
-        _FEATURE_SOURCE,
+        _FEATURE_SOURCES[answer.feature_source],
     ]
+
+
+def feature_source_headers(answers: Sequence[Answer | ProblemError]) -> Headers:
+    """Return where the rows' features are from; nothing where they differ."""
+    sources = {answer.feature_source for answer in answers if isinstance(answer, Answer)} or {REQUEST}
+    return [_FEATURE_SOURCES[source] for source in sources] if len(sources) == 1 else []
 
 
 def _spell(answer: Answer) -> dict[str, Any]:
@@ -95,7 +104,10 @@ def _spell(answer: Answer) -> dict[str, Any]:
 def _spell_in_batch(answer: Answer | ProblemError) -> dict[str, Any]:
     if isinstance(answer, ProblemError):
         return {"error": answer.document()}
-    return _spell(answer) | {"version": answer.version.name, "reason": answer.reason}
+    told = {"version": answer.version.name, "reason": answer.reason}
+    if answer.feature_source != REQUEST:
+        told["feature_source"] = answer.feature_source
+    return _spell(answer) | told
 
 
 def _parse(request: Request) -> tuple[Asked, Mapping[str, Any]]:

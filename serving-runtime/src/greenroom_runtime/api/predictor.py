@@ -7,7 +7,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol, get_args
@@ -16,9 +16,12 @@ from weakref import WeakSet
 import structlog
 
 from greenroom_runtime.api.errors import ProblemError
+from greenroom_runtime.api.fetched import UNAVAILABLE, UNFIT, blame
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.bundle import Value
 from greenroom_runtime.contract.flags import DEFAULT_KEY, FlagStore
+from greenroom_runtime.features.chain import ENTITY_LENGTH, FeatureCache
+from greenroom_runtime.features.entry import REQUEST, FeaturesUnavailableError, Found
 from greenroom_runtime.metrics import Metrics
 from greenroom_runtime.models.door import Finding, Problem
 from greenroom_runtime.models.residents import LoadedVersion, Residents, Serving
@@ -39,8 +42,6 @@ REASON_FALLBACK = "fallback"
 REASON_PATH = "path"
 REFUSED_WITH_OTHERS = "refused-with-others"
 """The kind of problem of a row that could have been answered alone."""
-SOURCE_REQUEST = "request"
-"""Where features come from: the request itself."""
 _MAX_FINDINGS = 1000
 _SPARE_FEATURES = 10_000
 """So many that no version takes are looked at one by one."""
@@ -78,6 +79,7 @@ class Answer:
     prediction: Value
     probabilities: list[float] | None
     """In the order of the signature's classes; None for regressors."""
+    feature_source: str = REQUEST
 
 
 class _Scene(NamedTuple):
@@ -103,6 +105,15 @@ class _Row:
     """The sticky key, where a router decided."""
     prediction: Prediction | None = None
     problem: ProblemError | None = None
+    entity: str = ""
+    """Whose features may be fetched; empty where none are."""
+    lacking: Collection[str] = ()
+    """What the request left out, and was looked for elsewhere."""
+    feature_source: str = REQUEST
+    feature_age: float | None = None
+    """In seconds."""
+    trouble: FeaturesUnavailableError | None = None
+    """Why it could not be had."""
     brief: bool = False
     """Whether enough is told already of the rows before it that do not fit either."""
 
@@ -125,6 +136,7 @@ class Predictor:
     residents: Residents
     metrics: Metrics
     log: Log | None = None
+    features: FeatureCache | None = None
     clock: Callable[[], float] = time.perf_counter
     wall_clock: Callable[[], float] = time.time
     evidence: EvidenceCounter | None = None
@@ -178,13 +190,15 @@ class Predictor:
     async def answer_row(self, asked: Asked, features: Features) -> Answer:
         """Answer one row; ProblemError where that cannot be."""
         row = _Row(asked, features, self._scene())
+        if self.features is not None:
+            await self._complete(row, self.features)
         self._route(row)
         if row.problem is None and row.version is not None:
             if asked.size >= _LARGE_BYTES:
                 await self._infer_many([row])
             else:
                 try:
-                    self._take(row, await row.version.batcher.predict(features))
+                    self._take(row, await row.version.batcher.predict(row.features))
                 except Exception as error:  # noqa: BLE001 a model may raise anything
                     self._take(row, error)
         self._count(row)
@@ -202,6 +216,8 @@ class Predictor:
         """
         scene = self._scene()
         begun = [_Row(who, features, scene) for who, features in zip(asked, rows, strict=True)]
+        if self.features is not None:
+            await self._complete_many(begun, self.features)
         await self._route_many(begun, together=together)
         if together:
             _refuse_with_others(begun)
@@ -221,6 +237,53 @@ class Predictor:
         row.problem = problem
         self._count(row)
 
+    async def _complete(self, row: _Row, cache: FeatureCache) -> None:
+        """Fetch what the row leaves out of what its version takes; a row that has all never waits."""
+        row.entity = entity = _entity_of(row.asked, cache.entity_key)
+        takers = self._takers(row)
+        lacking = _lacking(row, takers) if entity else ()
+        if not lacking:
+            return
+        accept = takers[0].session.door.complaint
+        found: Found | FeaturesUnavailableError | None = cache.recall(entity, lacking, accept)
+        if found is None:
+            try:
+                found = await cache.fetch(entity, lacking, accept)
+            except FeaturesUnavailableError as error:
+                found = error.with_traceback(None)
+        _fill(row, lacking, found)
+
+    async def _complete_many(self, rows: Sequence[_Row], cache: FeatureCache) -> None:
+        """Fetch what rows leave out, each entity once."""
+        wanted: dict[str, set[str]] = {}
+        lacks: list[tuple[_Row, str, Collection[str]]] = []
+        takers: Sequence[LoadedVersion] = ()
+        for number, row in enumerate(rows):
+            await _let_others(number)
+            row.entity = entity = _entity_of(row.asked, cache.entity_key)
+            takers = self._takers(row)
+            lacking = _lacking(row, takers) if entity else ()
+            if lacking:
+                wanted.setdefault(entity, set()).update(lacking)
+                lacks.append((row, entity, lacking))
+        if lacks:
+            # The first taker is production, or the version that the path names: the same for all rows.
+            found = await cache.fetch_many(wanted, takers[0].session.door.complaint)
+            for row, entity, lacking in lacks:
+                _fill(row, lacking, found[entity])
+
+    def _takers(self, row: _Row) -> Sequence[LoadedVersion]:
+        """Return who may answer the row: production or the version that the path names, and its rollout's."""
+        (serving, router, _), asked = row.scene, row.asked
+        first = serving.ready.get(asked.version) if asked.version else serving.production
+        if first is None:
+            return ()
+        if router is None or asked.version or len(router.routable) == 1:
+            return (first,)
+        decision = router.choose(_key(asked, router.key), asked.context)
+        rollout = serving.ready.get(decision.version)
+        return (first,) if rollout is None or rollout is first else (first, rollout)
+
     async def _route_many(self, rows: Sequence[_Row], *, together: bool) -> None:
         findings = 0
         for number, row in enumerate(rows):
@@ -237,6 +300,11 @@ class Predictor:
 
     def _route(self, row: _Row) -> None:
         """Choose the version and check the features against it; what hinders goes into the row."""
+        self._choose(row)
+        if row.lacking and row.problem is not None:
+            row.problem = blame(row.problem, row.lacking, source=row.feature_source, trouble=row.trouble)
+
+    def _choose(self, row: _Row) -> None:
         serving, router, _ = row.scene
         try:
             production = self._find("", row.scene)
@@ -309,7 +377,7 @@ class Predictor:
                     row.reason,
                     _entity(row),
                     row.features or None,
-                    SOURCE_REQUEST,
+                    row.feature_source,
                     status,
                     seconds * 1000,
                     None if prediction is None else prediction.prediction,
@@ -319,6 +387,7 @@ class Predictor:
                     row.scene.serving.sensitive_features,
                     None if problem is None else row.scene.serving.known_features,
                     asked.size,
+                    row.feature_age,
                 )
             )
         if row.scene.serving is not self.residents.serving and version is not None:
@@ -349,7 +418,8 @@ def _entity(row: _Row) -> str:
 
 def _answer(row: _Row) -> Answer:
     assert row.version is not None and row.prediction is not None  # noqa: S101, PT018 it was routed and inferred
-    return Answer(row.version, row.reason, row.prediction.prediction, row.prediction.probabilities)
+    prediction, probabilities = row.prediction.prediction, row.prediction.probabilities
+    return Answer(row.version, row.reason, prediction, probabilities, row.feature_source)
 
 
 def _can_answer(version: LoadedVersion, row: _Row) -> bool:
@@ -374,12 +444,18 @@ def _is_comparable(row: _Row, evidence: EvidenceCounter) -> bool:
     """Tell whether the other arm's version could have answered the row as well.
 
     Where the rollout's cannot, its users fall back and are not counted: so production's are not either.
+    What it takes beyond production is fetched for its own users only: for the others it is as if it were
+    there. A row that failed since features could not be had says nothing of either version.
     """
+    if row.problem is not None and row.problem.kind in (UNAVAILABLE, UNFIT):
+        return False
     serving = row.scene.serving
     if evidence.version in serving.like_production:
         return True
     other = serving.production if row.role == ROLLOUT else serving.ready.get(evidence.version)
-    return other is not None and _can_answer(other, row)
+    if other is None or _can_answer(other, row):
+        return other is not None
+    return bool(row.entity) and row.role == PRODUCTION and not other.session.door.complaint(row.features)
 
 
 def _fall_back(row: _Row) -> None:
@@ -405,6 +481,32 @@ def _check(row: _Row) -> None:
 def _key(asked: Asked, name: str) -> str:
     """Return what the user is told apart by: the member ``user_id``, or an attribute of the context."""
     return sticky_key(asked.user_id if name == DEFAULT_KEY else asked.context.get(name))
+
+
+def _entity_of(asked: Asked, name: str) -> str:
+    """Return whose features to fetch; empty for nobody."""
+    entity = asked.user_id if name == DEFAULT_KEY else sticky_key(asked.context.get(name))
+    return entity if len(entity) <= ENTITY_LENGTH and entity.isprintable() else ""
+
+
+def _lacking(row: _Row, takers: Sequence[LoadedVersion]) -> Collection[str]:
+    """Return what the row leaves out of what any of these takes."""
+    names = [taker.session.door.names for taker in takers]
+    if not names:
+        return ()
+    wanted = names[0] if len(names) == 1 else frozenset().union(*names)
+    return wanted.difference(row.features) if row.features else wanted
+
+
+def _fill(row: _Row, lacking: Collection[str], found: Found | FeaturesUnavailableError) -> None:
+    """Give the row what it lacks; what it has wins, and what nobody asked for stays where it was."""
+    row.lacking = lacking
+    if isinstance(found, FeaturesUnavailableError):
+        row.trouble = found
+        return
+    row.feature_source, row.feature_age = found.source, found.age_seconds
+    # In a batch the entity's other rows may lack more.
+    row.features = {**found.features, **row.features}
 
 
 def _refuse_with_others(rows: Sequence[_Row]) -> None:

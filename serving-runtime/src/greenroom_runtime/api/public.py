@@ -87,13 +87,16 @@ def build_public(
 ) -> Application:
     """Return the ASGI application of the public port."""
     title = f"Greenroom: {predictor.model}"
+    fetched = predictor.features is not None
 
     async def schema(_: Request) -> Response:
-        return JSONResponse(request_schema(predictor.find().session.bundle.signature))
+        return JSONResponse(request_schema(predictor.find().session.bundle.signature, fetched=fetched))
 
     async def openapi(_: Request) -> Response:
         production = predictor.residents.production
-        operations = describe_operations(production.session.bundle.signature if production else None)
+        operations = describe_operations(
+            production.session.bundle.signature if production else None, fetched=fetched
+        )
         paths = {**operations, **open_inference.operations(), "/schema": _SCHEMA_OPERATION}
         info = {"title": title, "version": version}
         return JSONResponse({"openapi": "3.1.0", "info": info, "paths": paths})

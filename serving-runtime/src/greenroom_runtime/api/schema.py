@@ -26,24 +26,32 @@ _PROBLEMS = {
     "422": "Features are missing, unexpected or do not fit; the problem names each.",
     "429": "Too many requests at once; see Retry-After.",
     "500": "The model failed.",
-    "503": "No version serves yet; the problem says why.",
+    "502": "Features that were fetched are not what the model takes.",
+    "503": "No version serves yet, or features cannot be fetched; the problem says which.",
 }
 
 
-def request_schema(signature: Signature) -> dict[str, Any]:
-    """Return the JSON Schema of a ``/predict`` body for one version."""
+def request_schema(signature: Signature, *, fetched: bool = False) -> dict[str, Any]:
+    """Return the JSON Schema of a ``/predict`` body for one version.
+
+    Where features are ``fetched`` by entity a request may leave any out.
+    """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
-        "properties": {"features": _features(signature), "user_id": _USER, "context": _CONTEXT},
+        "properties": {
+            "features": _features(signature, fetched=fetched),
+            "user_id": _USER,
+            "context": _CONTEXT,
+        },
         "required": ["features"],
         "additionalProperties": False,
     }
 
 
-def describe_operations(signature: Signature | None) -> dict[str, Any]:
+def describe_operations(signature: Signature | None, *, fetched: bool = False) -> dict[str, Any]:
     """Return the OpenAPI path items of ``/predict`` and ``/predict/batch``; without a version no features."""
-    features: dict[str, Any] = _features(signature) if signature else {"type": "object"}
+    features: dict[str, Any] = _features(signature, fetched=fetched) if signature else {"type": "object"}
     request = {"type": "object", "additionalProperties": False}
     one = {
         **request,
@@ -71,6 +79,7 @@ def describe_operations(signature: Signature | None) -> dict[str, Any]:
             **_ANSWER,
             "version": {"type": "string"},
             "reason": {"type": "string"},
+            "feature_source": {"type": "string", "description": "Only where features were fetched."},
             "error": {"type": "object", "description": "The problem of this row, instead of its answer."},
         },
     }
@@ -109,11 +118,11 @@ _ANSWER: dict[str, Any] = {
 }
 
 
-def _features(signature: Signature) -> dict[str, Any]:
+def _features(signature: Signature, *, fetched: bool) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {feature.name: _property(feature) for feature in signature.features},
-        "required": [feature.name for feature in signature.features],
+        "required": [] if fetched else [feature.name for feature in signature.features],
         "additionalProperties": False,
     }
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from greenroom_runtime.contract import names
+from greenroom_runtime.contract.bundle import Value
 from greenroom_runtime.contract.canonical import canonical_json, content_hash
 
 SCHEMA_VERSION = 1
@@ -54,6 +55,61 @@ class PredictionLog(ConfigModel):
     """What becomes of the features that the signature marks as sensitive."""
 
 
+class RedisCache(ConfigModel):
+    """The feature cache's second layer, which the pods share."""
+
+    url: str
+    """``redis://HOST:PORT/DB``, ``rediss://`` with TLS, ``redis+cluster://HOST:PORT`` or
+    ``redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB``; each with ``rediss`` for TLS."""
+    timeout_seconds: float = Field(default=0.02, gt=0)
+    """How long a request waits for it."""
+    ttl_seconds: float = Field(default=300.0, gt=0)
+    """How old a value may be."""
+
+
+class Feast(ConfigModel):
+    """How a Feast feature server is asked."""
+
+    service: str = ""
+    """The feature service; where it is empty ``features`` are asked for."""
+    features: tuple[str, ...] = ()
+    """Feature references: ``view:feature``."""
+    join_key: str
+    """The entity's join key in Feast."""
+
+
+class Compute(ConfigModel):
+    """Where features are computed: an HTTP service, or a Feast feature server."""
+
+    url: str
+    """With ``{entity}`` in its path or query it is asked for one entity by GET; without, for a list of them
+    by POST. Of a Feast server the address."""
+    timeout_seconds: float = Field(default=0.2, gt=0)
+    """For all attempts together, waits included."""
+    max_attempts: int = Field(default=2, ge=1)
+    rate_limit: float | None = Field(default=None, gt=0)
+    """Most calls a second and pod; None for no limit."""
+    feast: Feast | None = None
+
+
+class FeatureCache(ConfigModel):
+    """Where features are from that a request leaves out."""
+
+    entity_key: str = "user_id"
+    """The member ``user_id`` of the request, or the attribute of its context that names the entity."""
+    ttl_seconds: float = Field(default=60.0, gt=0)
+    """How long memory gives what it was given."""
+    stale_seconds: float = Field(default=300.0, ge=0)
+    """How long after that it may still be used where no source answers."""
+    max_entries: int = Field(default=10_000, gt=0)
+    max_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    """Of memory, estimated, keys included."""
+    redis: RedisCache | None = None
+    compute: Compute | None = None
+    defaults: dict[str, Value] = Field(default_factory=dict)
+    """Used for features that no source gives."""
+
+
 class RuntimeConfig(ConfigModel):
     """The whole configuration of one serving process."""
 
@@ -75,6 +131,8 @@ class RuntimeConfig(ConfigModel):
     proof: Proof = Proof()
     prediction_log: PredictionLog | None = None
     """None keeps no log."""
+    features: FeatureCache | None = None
+    """None fetches nothing: requests bring all features."""
 
     def to_json(self) -> str:
         """Return the canonical text that goes into the ConfigMap."""

@@ -37,7 +37,7 @@ LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "greenroom"
 
 ANNOTATION_FLAGS_REVISION: Final = f"{GROUP}/flags-revision"
-"""On pods: the flag store's revision. Touching it makes kubelet refresh the volume at once."""
+"""On pods: the flag store's revision, and which write of it. A new value has kubelet refresh the volume."""
 ANNOTATION_RECONCILE: Final = f"{GROUP}/reconcile"
 ANNOTATION_ACTION: Final = f"{GROUP}/action"
 
@@ -47,6 +47,10 @@ ENV_LOG_KEY: Final = "GREENROOM_PREDICTIONS_KEY"
 ENV_LOG_PREFIX: Final = "GREENROOM_PREDICTIONS_"
 """``GREENROOM_PREDICTIONS_NAME`` is NAME for the prediction log alone, and wins over NAME there: so the
 credentials of its receiver and of the source never mix."""
+ENV_FEATURES_REDIS_PREFIX: Final = "GREENROOM_FEATURES_REDIS_"
+"""``…PASSWORD``, ``…USERNAME``, ``…SENTINEL_PASSWORD``, ``…CA_CERT``: for the feature cache's Redis alone."""
+ENV_FEATURES_COMPUTE_PREFIX: Final = "GREENROOM_FEATURES_COMPUTE_"
+"""``…AUTHORIZATION``, ``…CA_CERT``: for where features are computed alone."""
 SERVING_CONTAINER: Final = "serving"
 
 ALIAS_PRODUCTION: Final = "production"

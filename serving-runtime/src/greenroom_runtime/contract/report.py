@@ -98,6 +98,42 @@ class LogReport(ReportModel):
     """What the sink complains of; empty while it is well."""
 
 
+class BreakerState(StrEnum):
+    """Whether an upstream is asked."""
+
+    CLOSED = "Closed"
+    """It is."""
+    OPEN = "Open"
+    """It has failed, and is left alone for a while."""
+    HALF_OPEN = "HalfOpen"
+    """One call finds out whether it is back."""
+
+
+class UpstreamReport(ReportModel):
+    """One source of features, as this pod finds it."""
+
+    state: BreakerState = BreakerState.CLOSED
+    error: str = Field(default="", max_length=512)
+    """What is wrong with it, without an entity or a value; empty while it is asked."""
+    calls: int = Field(default=0, ge=0, le=_INT64_MAX)
+    failures: int = Field(default=0, ge=0, le=_INT64_MAX)
+
+
+class FeatureReport(ReportModel):
+    """The feature cache's accounts: where the features came from that requests had left out."""
+
+    memory: int = Field(default=0, ge=0, le=_INT64_MAX)
+    redis: int = Field(default=0, ge=0, le=_INT64_MAX)
+    compute: int = Field(default=0, ge=0, le=_INT64_MAX)
+    stale: int = Field(default=0, ge=0, le=_INT64_MAX)
+    default: int = Field(default=0, ge=0, le=_INT64_MAX)
+    failed: int = Field(default=0, ge=0, le=_INT64_MAX)
+    """Rows that could not be answered, since no source could."""
+    redis_state: UpstreamReport | None = None
+    """None where there is no Redis."""
+    compute_state: UpstreamReport | None = None
+
+
 class PodReport(ReportModel):
     """The state of one serving process, as it sees itself."""
 
@@ -123,6 +159,8 @@ class PodReport(ReportModel):
     """Those that production answered although the user should have had another version."""
     prediction_log: LogReport | None = None
     """None where no log is kept."""
+    features: FeatureReport | None = None
+    """None where no features are fetched."""
     evidence: RolloutEvidence | None = None
     """None while the flag store names no epoch."""
 

@@ -122,6 +122,18 @@ class Door:
         ]
         return findings
 
+    def complaint(self, features: Mapping[str, object]) -> str:
+        """Return what is wrong with the values that are there, empty for nothing; others may be missing.
+
+        It names a feature and shows no value.
+        """
+        for rule in self._rules:
+            if rule.name in features and (problem := rule.problem(features[rule.name])) is not None:
+                wrong = _SPOKEN.get(problem, problem)
+                found = _json_type(features[rule.name])
+                return f"{rule.name!r} is {wrong}, expected {rule.expected(problem)}, found {found}"
+        return ""
+
 
 def in_order(names: Sequence[str]) -> Callable[[Mapping[str, Value]], tuple[Value, ...]]:
     """Return what takes these features' values from a row that fits, in this order."""

@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,6 +19,7 @@ import orjson
 
 from greenroom_runtime.contract import names
 from greenroom_runtime.predictions.shipping import Parcel, UndeliveredError
+from greenroom_runtime.retry_after import retry_after_seconds
 
 REQUEST_TYPE: Final = "org.kubeflow.serving.inference.request"
 RESPONSE_TYPE: Final = "org.kubeflow.serving.inference.response"
@@ -27,6 +27,8 @@ AUTHORIZATION: Final = f"{names.ENV_LOG_PREFIX}AUTHORIZATION"
 """The variable with the header of that name."""
 _SHARED = ("id", "time", "model", "namespace", "version", "role", "reason")
 _REQUEST = (*_SHARED, "entity", "features", "feature_source")
+_LATER = ("feature_age_seconds",)
+"""Members of the request that segments of an older release lack."""
 _RESPONSE = (*_SHARED, "prediction", "probabilities", "latency_ms", "status", "error")
 _ENDPOINTS = {"rollout": "canary"}
 _IN_FLIGHT = 8
@@ -118,7 +120,8 @@ class HttpReceiver:
     async def _post(self, line: bytes, parcel: Parcel) -> None:
         try:
             record = orjson.loads(line)
-            request, response = (_data(record, members) for members in (_REQUEST, _RESPONSE))
+            later = tuple(member for member in _LATER if member in record)
+            request, response = (_data(record, members) for members in (_REQUEST + later, _RESPONSE))
         except (ValueError, KeyError, TypeError):  # adopted, and not written by this release
             parcel.refused["", ""] += 1
             return
@@ -149,19 +152,9 @@ class HttpReceiver:
             return True
         if answer.status in _REFUSED:
             return False
-        retry_after = _seconds(answer.headers.get("Retry-After", ""))
+        retry_after = retry_after_seconds(answer.headers.get("Retry-After", ""), now=datetime.now(UTC))
         raise UndeliveredError(f"{self._place} answered {answer.status}", retry_after=retry_after)
 
 
 def _data(record: Mapping[str, Any], members: tuple[str, ...]) -> bytes:
     return orjson.dumps({member: record[member] for member in members})
-
-
-def _seconds(retry_after: str) -> float:
-    """Read either form of Retry-After (RFC 9110, 10.2.3); 0 where it is none."""
-    if retry_after.isdecimal():
-        return float(retry_after)
-    try:
-        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return 0.0

@@ -30,6 +30,8 @@ class Record:
     features: Mapping[str, Any] | None
     """As the model was given them; None where the request had none that could be read."""
     feature_source: str
+    """``request``, or where those are from that it left out: ``memory``, ``redis``, ``compute``, ``stale`` or
+    ``default``."""
     status: int
     """The HTTP status of this row's answer."""
     latency_ms: float
@@ -45,3 +47,5 @@ class Record:
     """Where set, features that are not among these are left out: nobody knows whether they are sensitive."""
     size: int = 0
     """Bytes of the request that it keeps alive, its share of the body: they bound the log's queue."""
+    feature_age: float | None = None
+    """Of the features that were fetched, in seconds; None where all are the request's or defaults."""

@@ -88,6 +88,7 @@ class Speller:
         spelled["entity"] = record.entity
         spelled["features"] = features
         spelled["feature_source"] = record.feature_source
+        spelled["feature_age_seconds"] = record.feature_age
         spelled["prediction"] = record.prediction
         spelled["probabilities"] = None if probabilities is None else self._by_class(record, probabilities)
         spelled["latency_ms"] = record.latency_ms

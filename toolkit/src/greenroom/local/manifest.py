@@ -8,6 +8,23 @@ import yaml
 from pydantic import ValidationError
 
 from greenroom.local.errors import LocalError
+from greenroom_operator.api.features import BOUNDS as FEATURE_BOUNDS
+from greenroom_operator.api.features import (
+    COMPUTE_PATTERN,
+    COMPUTE_REMEDY,
+    ENTITY_KEY_PATTERN,
+    ENTITY_KEY_REMEDY,
+    FEAST_ADDRESS,
+    MAX_MEMORY,
+    MEMORY_REMEDY,
+    MIN_MEMORY,
+    ONE_SOURCE,
+    ONE_WISH,
+    REDIS_PATTERN,
+    REDIS_REMEDY,
+    FeatureCompute,
+    Features,
+)
 from greenroom_operator.api.modeldeployment import API_VERSION, KIND, NAME_MAX_LENGTH, ModelDeployment
 from greenroom_operator.api.predictions import (
     DISK_REMEDY,
@@ -127,6 +144,8 @@ def _rules(deployment: ModelDeployment) -> list[str]:
         except DurationError as error:
             problems.append(f"spec.{place}: {error}")
     problems += _log_rules(spec.prediction_log)
+    if spec.features is not None:
+        problems += [f"spec.features{problem}" for problem in _feature_rules(spec.features)]
     return problems or _build_rules(deployment)
 
 
@@ -139,14 +158,55 @@ def _log_rules(log: PredictionLog) -> list[str]:
         problems.append(NO_URI)
     if log.sink in DISKLESS and "max_disk" in log.model_fields_set:
         problems.append(NO_DISK)
-    if not _is_disk(log.max_disk):
+    if not _is_between(log.max_disk, MIN_DISK, MAX_DISK):
         problems.append(f'maxDisk: "{log.max_disk}": {DISK_REMEDY}')
     return [f"spec.predictionLog: {problem}" for problem in problems]
 
 
-def _is_disk(text: str) -> bool:
+def _feature_rules(features: Features) -> list[str]:
+    """Check what the CRD says of the feature cache in CEL."""
+    problems, redis, compute = [], features.redis, features.compute
+    if redis is None and compute is None:
+        problems.append(f": {ONE_SOURCE}")
+    if not _is_between(features.max_memory, MIN_MEMORY, MAX_MEMORY):
+        problems.append(f'.maxMemory: "{features.max_memory}": {MEMORY_REMEDY}')
+    if redis is not None and not re.fullmatch(REDIS_PATTERN, redis.url):
+        problems.append(f".redis.url: {REDIS_REMEDY}")
+    if compute is not None:
+        problems += _compute_rules(compute)
+    if not re.fullmatch(ENTITY_KEY_PATTERN, features.entity_key):
+        problems.append(f'.entityKey: "{features.entity_key}": {ENTITY_KEY_REMEDY}')
+    durations = {"ttl": features.ttl, "staleFor": features.stale_for}
+    durations |= {"redis.timeout": redis.timeout, "redis.ttl": redis.ttl} if redis else {}
+    durations |= {"compute.timeout": compute.timeout} if compute else {}
+    for place, text in durations.items():
+        problems += _duration_rules(place, text, *FEATURE_BOUNDS[place])
+    return problems
+
+
+def _duration_rules(place: str, text: str, least: str, most: str) -> list[str]:
     try:
-        return parse_quantity(MIN_DISK) <= parse_quantity(text) <= parse_quantity(MAX_DISK)
+        if parse_duration(least) <= parse_duration(text) <= parse_duration(most):
+            return []
+    except DurationError as error:
+        return [f".{place}: {error}"]
+    return [f'.{place}: "{text}": must be between {least} and {most}']
+
+
+def _compute_rules(compute: FeatureCompute) -> list[str]:
+    problems, feast = [], compute.feast
+    if not re.fullmatch(COMPUTE_PATTERN, compute.url):
+        problems.append(f".compute.url: {COMPUTE_REMEDY}")
+    if feast is not None and "{entity}" in compute.url:
+        problems.append(f".compute: {FEAST_ADDRESS}")
+    if feast is not None and (feast.service is None) == (feast.features is None):
+        problems.append(f".compute.feast: {ONE_WISH}")
+    return problems
+
+
+def _is_between(text: str, least: str, most: str) -> bool:
+    try:
+        return parse_quantity(least) <= parse_quantity(text) <= parse_quantity(most)
     except ValueError:
         return False
 

@@ -37,6 +37,7 @@ _PACKAGES = (
     "obstore",
     "onnxruntime",
     "orjson",
+    "redis",
     "starlette",
     "uvicorn",
     "uvloop",

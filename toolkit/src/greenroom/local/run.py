@@ -24,6 +24,7 @@ from greenroom_operator.controller.release import plan_release
 from greenroom_operator.controller.rollout import Progress, RolloutInput
 from greenroom_operator.controller.rollout_status import spell_percent
 from greenroom_operator.resources.config import build_runtime_config
+from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import RuntimeConfig
 from greenroom_runtime.contract.flags import FlagStore
 from greenroom_runtime.contract.report import Failure, PodReport, VersionState
@@ -127,10 +128,25 @@ class LocalDeployment:
             secrets.append(f"the keys of the Secret {spec.source.secret_ref.name}")
         if spec.prediction_log.secret_ref is not None:
             secrets.append(f"the keys of the Secret {spec.prediction_log.secret_ref.name}")
+        secrets += self._secrets_of_features()
         if secrets:
             self.screen.line(f"          from this shell's environment: {', '.join(secrets)}", kind="quiet")
         if place := self._place_of_predictions():
             self.screen.line(f"          predictions are recorded {place}", kind="quiet")
+
+    def _secrets_of_features(self) -> list[str]:
+        features = self.deployment.spec.features
+        if features is None:
+            return []
+        layers = {
+            names.ENV_FEATURES_REDIS_PREFIX: features.redis,
+            names.ENV_FEATURES_COMPUTE_PREFIX: features.compute,
+        }
+        return [
+            f"the keys of the Secret {layer.secret_ref.name} as {prefix}…"
+            for prefix, layer in layers.items()
+            if layer is not None and layer.secret_ref is not None
+        ]
 
     def _place_of_predictions(self) -> str:
         log = self.deployment.spec.prediction_log

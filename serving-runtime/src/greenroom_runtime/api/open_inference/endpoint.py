@@ -17,7 +17,7 @@ from greenroom_runtime.api.open_inference.compression import ENCODINGS, inflate
 from greenroom_runtime.api.open_inference.describe import describe_operations, model_metadata
 from greenroom_runtime.api.open_inference.layout import PROBABILITIES, Layout, layout_of
 from greenroom_runtime.api.open_inference.request import InferenceRequest, read_request
-from greenroom_runtime.api.predict import answer_headers
+from greenroom_runtime.api.predict import answer_headers, feature_source_headers
 from greenroom_runtime.api.predictor import REFUSED_WITH_OTHERS, Answer, Asked, Predictor, unfit
 from greenroom_runtime.models.door import Finding, describe
 from greenroom_runtime.models.residents import LoadedVersion
@@ -148,6 +148,8 @@ class OpenInference:
             request_id=request.id,
         )
         headers = answer_headers(answers[0])
+        if len(answers) > 1:
+            headers[-1:] = feature_source_headers(answers)
         if head is None:
             return Reply(body, headers)
         return Reply(body, [*headers, (_LENGTH_HEADER, b"%d" % head)], _BINARY)

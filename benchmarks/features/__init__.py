@@ -1,0 +1,1 @@
+"""The feature cache beside a cache without timeouts, and beside Redis alone."""
