@@ -15,6 +15,7 @@ import pytest
 
 from e2e import installation
 from e2e.cluster import Cluster, ClusterError, provide, providers
+from e2e.penguins import Penguins, reached
 from e2e.store import ModelStore
 from e2e.terminal import ROOT, Terminal
 from tests.support.kubectl import Kubectl
@@ -40,6 +41,11 @@ class TrainedModels:
         """Rows that no version has seen: ``features``, and the pipelines' own ``answers`` by version."""
         lines = (self.directory / "holdout.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Features that no version has seen."""
+        return [row["features"] for row in self.holdout]
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +123,20 @@ def namespace(request: pytest.FixtureRequest, kubectl: Kubectl, models: TrainedM
     kubectl("--namespace", name, "apply", "--filename=-", document=models.store.secret(STORE_SECRET))
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def penguins(kubectl: Kubectl, namespace: str) -> Penguins:
+    """Return the example in a namespace of its own; nothing is applied yet."""
+    return Penguins(kubectl, namespace)
+
+
+@pytest.fixture
+def url(penguins: Penguins, terminal: Terminal) -> Iterator[str]:
+    """Apply the example, wait until it is Ready, and return where its Service answers."""
+    penguins.apply()
+    with reached(terminal, penguins.namespace) as url:
+        yield url
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

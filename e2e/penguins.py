@@ -124,6 +124,19 @@ class Penguins:
             time.sleep(0.1)
         return reports
 
+    def until_rollout(self, state: str, *, percent: str | None = None) -> dict[str, Any]:
+        """Wait until the rollout is in a state, at a share, and pods obey it; return its status."""
+
+        def holds(found: dict[str, Any]) -> bool:
+            rollout = found["status"].get("rollout", {})
+            conditions = found["status"].get("conditions", ())
+            reconciling = any(condition["type"] == "Reconciling" for condition in conditions)
+            there = rollout.get("state") == state and percent in (None, rollout["percent"])
+            return _observed(found) and there and not reconciling
+
+        rollout: dict[str, Any] = self.until(holds)["status"]["rollout"]
+        return rollout
+
     def pods(self) -> list[dict[str, Any]]:
         """Return the pods that are not on their way out."""
         found = json.loads(self("get", "pods", "-l", f"greenroom.dev/deployment={NAME}", "--output=json"))

@@ -1,8 +1,6 @@
 """What Greenroom promises, on real pods of a real cluster, installed as a user installs it."""
 
 import json
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -14,25 +12,6 @@ from e2e.traffic import Traffic
 from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.usefixtures("operator")
-
-
-@pytest.fixture
-def penguins(kubectl: Kubectl, namespace: str) -> Penguins:
-    """Return the example in a namespace of its own; nothing is applied yet."""
-    return Penguins(kubectl, namespace)
-
-
-@pytest.fixture
-def url(penguins: Penguins, terminal: Terminal) -> Iterator[str]:
-    """Apply the example, wait until it is Ready, and return where its Service answers."""
-    penguins.apply()
-    with reached(terminal, penguins.namespace) as url:
-        yield url
-
-
-def rows(models: TrainedModels) -> list[dict[str, Any]]:
-    """Return features that no model was trained with."""
-    return [row["features"] for row in models.holdout]
 
 
 def test_what_is_applied_answers_as_it_was_trained(url: str, models: TrainedModels) -> None:
@@ -50,7 +29,7 @@ def test_what_is_applied_answers_as_it_was_trained(url: str, models: TrainedMode
 def test_the_alias_flips_under_load(url: str, penguins: Penguins, models: TrainedModels) -> None:
     """spec.version changed under load: no failed request, no pod touched, each client goes v1 to v2 once."""
     before = penguins.lives()
-    with Traffic(url, rows(models)) as traffic:
+    with Traffic(url, models.rows) as traffic:
         traffic.wait_for_every_client("v1")
         penguins.apply(version="v2", wait=False)
         penguins.until_promoted("v2")
@@ -65,7 +44,7 @@ def test_the_alias_flips_under_load(url: str, penguins: Penguins, models: Traine
 
 def test_the_way_back_is_instant(url: str, penguins: Penguins, models: TrainedModels) -> None:
     """After a promotion the version before is at hand: spec.version set back flips back, nothing fails."""
-    with Traffic(url, rows(models)) as traffic:
+    with Traffic(url, models.rows) as traffic:
         penguins.apply(version="v2", wait=False)
         assert penguins.until_promoted("v2")["status"]["previousVersion"] == "v1"
         penguins.apply(version="v1", wait=False)
@@ -78,7 +57,7 @@ def test_a_version_that_does_not_exist_is_refused(
     url: str, penguins: Penguins, models: TrainedModels
 ) -> None:
     """A version that is nowhere leaves production serving; status says which, where and what to do."""
-    with Traffic(url, rows(models)) as traffic:
+    with Traffic(url, models.rows) as traffic:
         penguins.apply(version="v9", wait=False)
         status = penguins.until_refused("v9")["status"]
     assert traffic.failed == []
@@ -104,7 +83,7 @@ def test_a_version_with_skew_is_refused(url: str, penguins: Penguins, models: Tr
     assert failure["sample"] >= 0
     assert failure["expected"] != failure["found"]
     assert failure["pod"] in penguins.lives()
-    assert ask(url, rows(models)[0]).headers["X-Model-Version"] == "v1"
+    assert ask(url, models.rows[0]).headers["X-Model-Version"] == "v1"
 
 
 def test_new_pods_come_up_on_production_whatever_the_new_version(
@@ -124,7 +103,7 @@ def test_new_pods_come_up_on_production_whatever_the_new_version(
     models.store.upload(late.parent, prefix="penguins")
     penguins("annotate", "md", NAME, "greenroom.dev/action=retry/v7/now")
     assert penguins.until_promoted("v7")["status"]["lastHandledAction"] == "retry/v7/now"
-    assert ask(url, rows(models)[0]).headers["X-Model-Version"] == "v7"
+    assert ask(url, models.rows[0]).headers["X-Model-Version"] == "v7"
 
 
 def test_a_bad_first_version_is_told_and_mended(
@@ -142,7 +121,7 @@ def test_a_bad_first_version_is_told_and_mended(
     assert found["status"]["lastFailure"]["reason"] == "GoldenMismatch"
     penguins.apply(version="v1")
     with reached(terminal, penguins.namespace) as url:
-        assert ask(url, rows(models)[0]).headers["X-Model-Version"] == "v1"
+        assert ask(url, models.rows[0]).headers["X-Model-Version"] == "v1"
 
 
 def test_scaling(url: str, penguins: Penguins) -> None:
@@ -163,7 +142,7 @@ def test_new_settings_roll_without_a_failed_request(
 ) -> None:
     """What needs new pods gets them one by one, and no client notices."""
     before = set(penguins.lives())
-    with Traffic(url, rows(models)) as traffic:
+    with Traffic(url, models.rows) as traffic:
         penguins.apply(env=[{"name": "TEAM", "value": "ornithology"}], wait=False)
         penguins.until(
             lambda _: (
@@ -189,7 +168,7 @@ def test_the_operator_may_die_at_any_time(
     url: str, penguins: Penguins, models: TrainedModels, kubectl: Kubectl, operator: str
 ) -> None:
     """The operator killed by SIGKILL in a promotion: users notice nothing, and it goes on when it is back."""
-    with Traffic(url, rows(models)) as traffic:
+    with Traffic(url, models.rows) as traffic:
         penguins.apply(version="v2", wait=False)
         penguins.until(lambda found: found["status"].get("promotion", {}).get("version") == "v2")
         before = count_restarts(kubectl, operator)

@@ -4,7 +4,6 @@ import itertools
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,8 +12,7 @@ from e2e.conftest import TrainedModels
 from e2e.documents import Documents
 from e2e.fragile import HEAVY, write_fragile
 from e2e.operators import count_restarts, kill_operator
-from e2e.penguins import NAME, Penguins, reached
-from e2e.terminal import Terminal
+from e2e.penguins import NAME, Penguins
 from e2e.traffic import Answer, Traffic
 from tests.support.kubectl import Kubectl
 
@@ -30,47 +28,9 @@ LENIENT = {
 """A gate that two busy cores and some hundred users can pass in seconds."""
 
 
-@pytest.fixture
-def penguins(kubectl: Kubectl, namespace: str) -> Penguins:
-    """Return the example in a namespace of its own; nothing is applied yet."""
-    return Penguins(kubectl, namespace)
-
-
-@pytest.fixture
-def url(penguins: Penguins, terminal: Terminal) -> Iterator[str]:
-    """Apply the example, wait until it is Ready, and return where its Service answers."""
-    penguins.apply()
-    with reached(terminal, penguins.namespace) as url:
-        yield url
-
-
-def rows(models: TrainedModels) -> list[dict[str, Any]]:
-    """Return features that no model was trained with."""
-    return [row["features"] for row in models.holdout]
-
-
 def watched(penguins: Penguins) -> Documents:
     """Watch the flag documents of the example."""
     return Documents(penguins.kubectl, namespace=penguins.namespace, name=NAME)
-
-
-def rollout_of(found: dict[str, Any]) -> dict[str, Any]:
-    """Return ``status.rollout``; empty where there is none."""
-    rollout: dict[str, Any] = found.get("status", {}).get("rollout") or {}
-    return rollout
-
-
-def until_rollout(penguins: Penguins, state: str, *, percent: str | None = None) -> dict[str, Any]:
-    """Wait until the rollout is in a state, at a share, and pods obey it; return its status."""
-
-    def holds(found: dict[str, Any]) -> bool:
-        rollout = rollout_of(found)
-        reconciling = any(item["type"] == "Reconciling" for item in found["status"].get("conditions", ()))
-        observed = found["status"].get("observedGeneration") == found["metadata"]["generation"]
-        there = rollout.get("state") == state and percent in (None, rollout.get("percent"))
-        return observed and there and not reconciling
-
-    return rollout_of(penguins.until(holds))
 
 
 def versions_by_user(answers: list[Answer]) -> dict[str, set[str]]:
@@ -103,11 +63,11 @@ def test_from_one_percent_to_all_users(url: str, penguins: Penguins, models: Tra
     """A share raised from 1 to 100 % under load: sticky, monotone, explained, and no request fails."""
     lives = penguins.lives()
     reached_by: dict[float, set[str]] = {}
-    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+    with watched(penguins) as documents, Traffic(url, models.rows, users=USERS) as traffic:
         for percent in (1, 10, 50, 100):
             penguins.apply(rollout={"version": "v2", "percent": percent}, wait=False)
             state = "Complete" if percent == 100 else "Running"
-            until_rollout(penguins, state, percent=str(percent))
+            penguins.until_rollout(state, percent=str(percent))
             seen = versions_by_user(_of_every_user(traffic))
             assert all(len(versions) == 1 for versions in seen.values()), "one user, two versions"
             reached_by[percent] = {user for user, versions in seen.items() if versions == {"v2"}}
@@ -122,15 +82,15 @@ def test_from_one_percent_to_all_users(url: str, penguins: Penguins, models: Tra
     assert 30 <= len(shares[1]) <= 95
     assert 240 <= len(shares[2]) <= 360
     assert penguins.lives() == lives
-    assert rollout_of(penguins.found)["state"] == "Promoted"
+    assert penguins.found["status"]["rollout"]["state"] == "Promoted"
 
 
 def test_steps_rise_behind_their_gate(url: str, penguins: Penguins, models: TrainedModels) -> None:
     """Steps are held, judged and taken by themselves while real users are served; nobody's request fails."""
     steps = [{"percent": 20, "hold": "5s"}, {"percent": 50, "hold": "5s"}]
-    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+    with watched(penguins) as documents, Traffic(url, models.rows, users=USERS) as traffic:
         penguins.apply(rollout={"version": "v2", "steps": steps, "gate": LENIENT}, wait=False)
-        status = until_rollout(penguins, "Complete")
+        status = penguins.until_rollout("Complete")
     assert traffic.failed == []
     assert documents.unexplained(traffic.answers) == []
     routed = [document.flags.rollout for document in documents.seen if document.flags.rollout]
@@ -150,12 +110,12 @@ def test_a_person_aborts(url: str, penguins: Penguins, models: TrainedModels) ->
         "percent": 50,
         "rules": [{"name": "beta", "attribute": "user_id", "in": ["user-1"]}],
     }
-    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+    with watched(penguins) as documents, Traffic(url, models.rows, users=USERS) as traffic:
         penguins.apply(rollout=rollout, wait=False)
-        until_rollout(penguins, "Running", percent="50")
+        penguins.until_rollout("Running", percent="50")
         traffic.wait_until(lambda answers: {answer.version for answer in answers} == {"v1", "v2"})
         penguins("annotate", "md", NAME, "greenroom.dev/action=abort/v2/now")
-        until_rollout(penguins, "Aborted")
+        penguins.until_rollout("Aborted")
         settled = _until_everybody_gets(traffic, "v1")
         penguins.apply(rollout=rollout | {"percent": 80}, wait=False)
         traffic.wait_until(lambda answers: len(answers) > settled + len(USERS))
@@ -170,12 +130,12 @@ def test_the_gate_aborts_what_does_harm(url: str, penguins: Penguins, models: Tr
     """A version that fails on its users' requests is taken from them by the gate."""
     write_fragile(models.directory / "v1", version="v4-fragile")
     models.store.upload(models.directory, prefix="penguins")
-    heavy = [row for row in rows(models) if (row["body_mass_g"] or 0) > HEAVY]
+    heavy = [row for row in models.rows if (row["body_mass_g"] or 0) > HEAVY]
     assert heavy
     steps = [{"percent": 40, "hold": "1h"}]
-    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+    with watched(penguins) as documents, Traffic(url, models.rows, users=USERS) as traffic:
         penguins.apply(rollout={"version": "v4-fragile", "steps": steps}, wait=False)
-        status = until_rollout(penguins, "Aborted")
+        status = penguins.until_rollout("Aborted")
         settled = _until_everybody_gets(traffic, "v1")
         traffic.wait_until(lambda answers: len(answers) > settled + len(USERS))
     assert {answer.version for answer in traffic.failed} == {"v4-fragile"}
@@ -190,9 +150,9 @@ def test_the_gate_aborts_what_does_harm(url: str, penguins: Penguins, models: Tr
 
 def test_a_rollout_with_skew_is_refused(url: str, penguins: Penguins, models: TrainedModels) -> None:
     """A version whose golden samples differ never gets a user, and new pods come up on production."""
-    with Traffic(url, rows(models), users=USERS) as traffic:
+    with Traffic(url, models.rows, users=USERS) as traffic:
         penguins.apply(rollout={"version": "v3-broken", "percent": 100}, wait=False)
-        status = until_rollout(penguins, "Refused")
+        status = penguins.until_rollout("Refused")
         penguins("scale", "md", NAME, "--replicas=3")
         penguins.until(lambda found: found["status"].get("readyReplicas") == 3)
     assert traffic.failed == []
@@ -206,7 +166,7 @@ def test_a_rollout_with_skew_is_refused(url: str, penguins: Penguins, models: Tr
 def test_twenty_promotions_and_rollbacks(url: str, penguins: Penguins, models: TrainedModels) -> None:
     """Ten times there and back under load: no request fails, each answer is explained, no pod is touched."""
     lives = penguins.lives()
-    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+    with watched(penguins) as documents, Traffic(url, models.rows, users=USERS) as traffic:
         for _ in range(10):
             for version in ("v2", "v1"):
                 penguins.apply(version=version, wait=False)
@@ -223,9 +183,9 @@ def test_twenty_promotions_and_rollbacks(url: str, penguins: Penguins, models: T
 def test_the_emergency_rollback(url: str, penguins: Penguins, models: TrainedModels) -> None:
     """After the promotion spec.version goes back with the rollout still in the file: all get the old one."""
     rollout = {"version": "v2", "percent": 100}
-    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+    with watched(penguins) as documents, Traffic(url, models.rows, users=USERS) as traffic:
         penguins.apply(rollout=rollout, wait=False)
-        until_rollout(penguins, "Complete")
+        penguins.until_rollout("Complete")
         penguins.apply(rollout=rollout, version="v2", wait=False)
         penguins.until_promoted("v2")
         penguins.apply(rollout=rollout, version="v1", wait=False)
@@ -235,7 +195,7 @@ def test_the_emergency_rollback(url: str, penguins: Penguins, models: TrainedMod
     assert traffic.failed == []
     assert documents.unexplained(traffic.answers) == []
     assert {answer.version for answer in traffic.answers[settled:]} == {"v1"}
-    assert rollout_of(penguins.found)["state"] == "Promoted"
+    assert penguins.found["status"]["rollout"]["state"] == "Promoted"
 
 
 @pytest.mark.timeout(900, func_only=True)
@@ -243,7 +203,7 @@ def test_the_operator_may_die_at_every_step(
     url: str, penguins: Penguins, models: TrainedModels, kubectl: Kubectl, operator: str
 ) -> None:
     """Killed in preparation, at each share, at the abort: users notice nothing, and nothing is lost."""
-    with watched(penguins) as documents, Traffic(url, rows(models), users=USERS) as traffic:
+    with watched(penguins) as documents, Traffic(url, models.rows, users=USERS) as traffic:
         for spec, state, percent in (
             ({"percent": 10}, "Running", "10"),
             ({"percent": 50}, "Running", "50"),
@@ -251,10 +211,10 @@ def test_the_operator_may_die_at_every_step(
         ):
             penguins.apply(rollout={"version": "v2"} | spec, wait=False)
             _kill_and_wait(kubectl, operator, penguins)
-            until_rollout(penguins, state, percent=percent)
+            penguins.until_rollout(state, percent=percent)
         penguins("annotate", "md", NAME, "greenroom.dev/action=abort/v2/now")
         _kill_and_wait(kubectl, operator, penguins)
-        until_rollout(penguins, "Aborted")
+        penguins.until_rollout("Aborted")
         traffic.wait_for_every_client("v1")
     assert traffic.failed == []
     assert documents.unexplained(traffic.answers) == []
@@ -268,9 +228,9 @@ def _kill_and_wait(kubectl: Kubectl, operator: str, penguins: Penguins) -> None:
 
 def test_the_prediction_log_counts_the_shares(url: str, penguins: Penguins, models: TrainedModels) -> None:
     """What pods have recorded shows the share, each user with one version, and why each version answered."""
-    with Traffic(url, rows(models), users=USERS) as traffic:
+    with Traffic(url, models.rows, users=USERS) as traffic:
         penguins.apply(rollout={"version": "v2", "percent": 25}, wait=False)
-        until_rollout(penguins, "Running", percent="25")
+        penguins.until_rollout("Running", percent="25")
         settled = len(traffic.answers)
         traffic.wait_until(lambda answers: len(answers) > settled + 3 * len(USERS))
         after = {answer.user for answer in traffic.answers[settled:]}

@@ -38,10 +38,10 @@ class Program:
     package: str = "."
     stamp: str = ""
     links: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    """What the package's own module has to be laid beside the program: paths in it, by their last names."""
     sources: Path | None = None
     """Where its directory lies; None for go/ beside this file."""
+    files: tuple[str, ...] = ()
+    """What the package's own module has to be laid beside the program: paths in it, by their last names."""
 
     @property
     def source(self) -> Path:
