@@ -1,4 +1,4 @@
-"""Greenroom in a minute, on this machine: train, package, serve, promote under load, refuse a bad version.
+"""Greenroom in a minute, on this machine: package, serve, roll out, promote under load, refuse a bad version.
 
     python examples/demo.py
 
@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -28,6 +29,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from greenroom.plan import explain, load_deployment, planned_flags
+
 EXAMPLE = Path(__file__).parent / "penguins"
 HOST = "127.0.0.1"
 SCORES_AGREE = 1e-5
@@ -35,6 +38,9 @@ KEEP_ALIVE_CLIENTS, NEW_CONNECTION_CLIENTS = 4, 1
 PAUSE_SECONDS = 0.004
 """Between two requests of a client: the machine should serve, not only be asked."""
 PATIENCE_SECONDS = 60.0
+USERS = 300
+SHARES = (10, 50)
+"""Percent of users that get v2 before it is production."""
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -79,9 +85,9 @@ class Client:
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection(HOST, port, timeout=10)
 
-    def predict(self, features: dict[str, Any]) -> Answer:
+    def predict(self, features: dict[str, Any], **request: Any) -> Answer:
         """Ask for one prediction; OSError or HTTPException when there is no answer."""
-        body = json.dumps({"features": features})
+        body = json.dumps({"features": features, **request})
         self._connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
         response = self._connection.getresponse()
         return Answer(response.status, dict(response.getheaders()), response.read())
@@ -309,6 +315,44 @@ def edit(manifest: Path, old: str, new: str) -> float:
     return time.monotonic()
 
 
+def roll_out(
+    greenroom: Greenroom, manifest: Path, port: int, features: dict[str, Any], promises: Promises
+) -> None:
+    """Give v2 to a share of users, raise it, and see who gets which."""
+    users = [f"user-{number}" for number in range(USERS)]
+    before: set[str] = set()
+    for percent in SHARES:
+        text = re.sub(r"  rollout: .*\n", "", manifest.read_text())
+        manifest.write_text(f"{text}  rollout: {{version: v2, percent: {percent}}}\n")
+        say(f"edited modeldeployment.yaml: rollout: {{version: v2, percent: {percent}}}")
+        greenroom.wait_for(f"v2 serves {percent} % of users")
+        client = Client(port)
+        served = {user: client.predict(features, user_id=user).json["version"] for user in users}
+        client.close()
+        got = {user for user, version in served.items() if version == "v2"}
+        explained = explain_share(manifest, users)
+        say(
+            f"{len(got)} of {USERS} users got v2, the others {', '.join(sorted({*served.values()} - {'v2'}))}"
+        )
+        promises.check(
+            served == explained and before <= got,
+            "each user got the version that `greenroom flags explain` says, and keeps v2 who had it",
+        )
+        before = got
+    one = next(user for user in users if served[user] == "v1")
+    command = [sys.executable, "-m", "greenroom", "flags", "explain", str(manifest), "--user", one]
+    for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+        say(f"  {line.rstrip()}")
+    manifest.write_text(re.sub(r"  rollout: .*\n", "", manifest.read_text()))
+    greenroom.wait_for("v2 is no longer rolled out")
+
+
+def explain_share(manifest: Path, users: list[str]) -> dict[str, str]:
+    """Return which version each user gets, decided without a server."""
+    flags = planned_flags(load_deployment(manifest), percent=None)
+    return {user: explain(flags, user=user, context={}).decision.version for user in users}
+
+
 def promote(
     greenroom: Greenroom, manifest: Path, port: int, rows: list[dict[str, Any]], promises: Promises
 ) -> None:
@@ -374,13 +418,15 @@ def play(directory: Path, promises: Promises) -> None:
         greenroom.wait_for("docs")
         heading(3, "Ask for penguins that no model has seen")
         ask_held_back(port, holdout, promises)
-        heading(4, "Promote v2 under load: one edit of the file")
+        heading(4, "Give v2 to some users, then to more")
+        roll_out(greenroom, manifest, port, rows[0], promises)
+        heading(5, "Promote v2 under load: one edit of the file")
         promote(greenroom, manifest, port, rows, promises)
-        heading(5, "Ask for a version that lies")
+        heading(6, "Ask for a version that lies")
         refuse(greenroom, manifest, port, rows, promises)
-        heading(6, "Send a request that does not fit the model")
+        heading(7, "Send a request that does not fit the model")
         wrong_feature(port, rows[0], promises)
-        heading(7, "Ctrl-C")
+        heading(8, "Ctrl-C")
     finally:
         code = greenroom.interrupt()
     promises.check(code == 128 + signal.SIGINT, f"greenroom run ended cleanly, with exit code {code}")

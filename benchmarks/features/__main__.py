@@ -70,7 +70,7 @@ def main() -> int:
     with redis_server() as redis, surroundings(redis.port) as around:
         for number in range(arguments.rounds):
             for scenario in SCENARIOS:
-                for contender in CONTENDERS:
+                for contender in arguments.only or CONTENDERS:
                     cell = _measure(contender, scenario, redis=redis, around=around, arguments=arguments)
                     cells.append(replace(cell, round=number))
                     sys.stderr.write(f"{cells[-1]}\n")
@@ -84,6 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured; default: 3")
     parser.add_argument("--seconds", type=float, default=15, help="of load under the fault; default: 15")
     parser.add_argument("--warm-up", type=float, default=8, help="seconds of load before it; default: 8")
+    parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), help="just these, ours among them")
     parser.add_argument("--rate", type=float, default=300, help="requests/s; default: 300")
     return parser.parse_args()
 

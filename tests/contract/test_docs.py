@@ -9,10 +9,12 @@ from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
+import typer
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.routing import Route
 
 import greenroom
+from greenroom.commands import app
 from greenroom_operator import __main__ as operator_main
 from greenroom_operator import app as operator_app
 from greenroom_operator.api.base import ApiModel
@@ -237,7 +239,29 @@ def test_every_argument_of_package_is_explained() -> None:
         if default not in ("", "None"):
             told = rows[name].split("`")[3]
             assert ast.literal_eval(told) == ast.literal_eval(default)
+    rows |= {line.split("`")[1]: line for line in read("verify.md").splitlines() if line.startswith("| `")}
     assert {name for name in greenroom.__all__ if name.endswith("Error")} <= rows.keys()
+
+
+def commands(group: Any, *above: str) -> Iterator[tuple[str, Any]]:
+    """Yield each command of `greenroom` as it is typed."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *above, name)
+        else:
+            yield " ".join((*above, name)), command
+
+
+def test_every_command_and_option_is_explained() -> None:
+    """Each command has a heading of its own in toolkit.md, and below it each of its options."""
+    sections = dict(
+        re.findall(r"^## `?([a-z, -]+)`?\n(.*?)(?=^## |\Z)", read("toolkit.md"), re.MULTILINE | re.DOTALL)
+    )
+    common = sections.pop("everywhere")
+    for name, command in commands(typer.main.get_command(app)):
+        told = next(text for title, text in sections.items() if name in title.split(", "))
+        options = {max(option.opts, key=len) for option in command.params if option.opts[0].startswith("-")}
+        assert {flag for flag in options if f"`{flag}" not in told + common} == set(), name
 
 
 def anchors(page: Path) -> set[str]:

@@ -96,9 +96,9 @@ def run_to_end(
     )
 
 
-def predict(url: str, features: dict[str, Any]) -> dict[str, Any]:
+def predict(url: str, features: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Ask for one prediction on a connection of its own."""
-    body = json.dumps({"features": features}).encode()
+    body = json.dumps({"features": features, **more}).encode()
     request = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})  # noqa: S310
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 loopback
         answered: dict[str, Any] = json.load(answer)

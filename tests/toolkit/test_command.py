@@ -2,16 +2,34 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+import typer
 
+from greenroom.commands import app
+from greenroom.plan import explain, load_deployment, planned_flags
 from tests.support.examples import EXAMPLES, TrainedExample
 from tests.support.foreign import COLUMNS, classifier_onnx, write_mlflow, write_plain
 from tests.support.upstream import feature_service
 from tests.toolkit.command import Command, predict, run_to_end
 
+
+def commands(group: Any, *above: str) -> Iterator[str]:
+    """Yield what can be typed after `greenroom`, groups' own commands as `group command`."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *above, name)
+        else:
+            yield " ".join((*above, name))
+
+
+COMMANDS = list(commands(typer.main.get_command(app)))
 MANIFEST = (EXAMPLES / "penguins" / "modeldeployment.yaml").read_text()
 
 
@@ -198,6 +216,49 @@ def test_run_keeps_serving_when_a_version_is_refused(
         command.wait_for("promoted to v2")
 
 
+def test_run_rolls_a_version_out_to_some_users(penguins: TrainedExample, manifest: Path, state: Path) -> None:
+    """An edited share is routed as `flags explain` says; who has it keeps it; a bad version routes nobody."""
+    arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
+    features, users = penguins.holdout("v1")[0]["features"], [f"user-{number}" for number in range(40)]
+
+    def roll_out(rollout: str) -> None:
+        manifest.write_text(f"{MANIFEST}  rollout: {rollout}\n")
+
+    def versions(url: str) -> list[str]:
+        return [predict(url, features, user_id=user)["version"] for user in users]
+
+    def explained() -> list[str]:
+        flags = planned_flags(load_deployment(manifest), percent=None)
+        return [explain(flags, user=user, context={}).decision.version for user in users]
+
+    with Command(*arguments, state=state) as command:
+        url = command.wait_for_url()
+        roll_out("{version: v2, percent: 20}")
+        command.wait_for("preparing v2 for its rollout")
+        command.wait_for("v2 serves 20 % of users")
+        first = versions(url)
+        assert first == explained()
+        assert 0 < first.count("v2") < len(users)
+        roll_out("{version: v2, percent: 70.5}")
+        command.wait_for("v2 serves 70.5 % of users")
+        second = versions(url)
+        assert second == explained()
+        assert all(now == "v2" for before, now in zip(first, second, strict=True) if before == "v2")
+        roll_out("{version: v2, percent: 100, steps: [{percent: 1}]}")
+        assert "give one of them" in command.wait_for("v1 stays asked for")
+        assert versions(url) == second
+        roll_out("{version: v3-broken, percent: 50}")
+        command.wait_for("rollout of v3-broken refused: GoldenMismatch")
+        command.wait_for("v1 stays production")
+        assert set(versions(url)) == {"v1"}
+        roll_out("{version: v2, percent: 100}")
+        command.wait_for("v2 serves 100 % of users")
+        assert set(versions(url)) == {"v2"}
+        manifest.write_text(MANIFEST)
+        command.wait_for("v2 is no longer rolled out; all users get v1")
+        assert set(versions(url)) == {"v1"}
+
+
 def test_run_says_why_a_first_version_does_not_serve(
     penguins: TrainedExample, manifest: Path, state: Path
 ) -> None:
@@ -292,11 +353,33 @@ def test_a_bad_start_is_one_clear_line(
     assert list(state.iterdir()) == []
 
 
-def test_help_has_examples_and_version_says_the_release() -> None:
-    """--help of each command shows how to type it; --version is one line."""
-    assert "greenroom run modeldeployment.yaml" in run_to_end("run", "--help").stdout
-    assert "greenroom serve models/penguins" in run_to_end("serve", "--help").stdout
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples(name: str) -> None:
+    """--help of each command says what it does and shows how to type it, in lines that can be pasted."""
+    done = run_to_end(*name.split(), "--help")
+    assert done.returncode == 0
+    assert f"Usage: greenroom {name}" in done.stdout
+    assert f"\n    greenroom {name} " in done.stdout.partition("Examples:")[2]
+    assert "\x1b" not in done.stdout
+
+
+def test_version_says_the_release() -> None:
+    """--version is one line."""
     assert run_to_end("--version").stdout.startswith("greenroom 0.")
+
+
+def test_kubectl_finds_it_as_a_plugin() -> None:
+    """`kubectl greenroom` runs kubectl-greenroom, which calls itself as it was called."""
+    plugin = Path(sys.executable).with_name("kubectl-greenroom")
+    done = subprocess.run([plugin, "run", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: kubectl greenroom run ")
+
+
+def test_a_shell_can_complete_it() -> None:
+    """What has been typed so far is completed, by the name of a command and of an option."""
+    for typed, at, completed in (("greenroom ser", "1", "serve"), ("greenroom run --sou", "2", "--source")):
+        asked = {"_GREENROOM_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": at}
+        assert run_to_end(environment=asked).stdout.split() == [completed]
 
 
 def test_a_misspelt_option_is_a_usage_error() -> None:
@@ -320,9 +403,10 @@ def test_a_missing_extra_is_named(missing: str, tmp_path: Path, penguins: Traine
 
 
 def test_nothing_heavy_is_imported_for_help() -> None:
-    """--help answers without pandas, scikit-learn or onnxruntime."""
+    """--help answers without pandas, scikit-learn, onnxruntime, the operator's models or rich."""
     done = run_to_end("--help", interpreter=("-X", "importtime"))
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "typer" in imported
-    assert not imported & {"pandas", "sklearn", "onnxruntime", "numpy", "starlette"}
+    heavy = {"pandas", "sklearn", "onnxruntime", "numpy", "starlette", "duckdb", "rich.console"}
+    assert not imported & {*heavy, "greenroom_operator"}

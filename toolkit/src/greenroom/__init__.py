@@ -1,9 +1,10 @@
-"""What people import and type: package a fitted pipeline, serve it, run a ModelDeployment on a laptop.
+"""What people import and type: package a fitted pipeline, verify a bundle, serve it, run it on a laptop.
 
-``greenroom.package`` needs ``pip install 'greenroom[toolkit]'``; it is imported on first use, so that
-the command and its help stay quick.
+What these functions need comes with ``pip install 'greenroom[toolkit]'``; it is imported on first use, so
+that the command and its help stay quick.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,13 +16,24 @@ if TYPE_CHECKING:
         VersionExistsError,
         package,
     )
+    from greenroom.verification import SubjectError, UnverifiableError, verify
 
-__all__ = ["ExportError", "FrameError", "PackagingError", "ParityError", "VersionExistsError", "package"]
+__all__ = [
+    "ExportError",
+    "FrameError",
+    "PackagingError",
+    "ParityError",
+    "SubjectError",
+    "UnverifiableError",
+    "VersionExistsError",
+    "package",
+    "verify",
+]
+_VERIFICATION = {"SubjectError", "UnverifiableError", "verify"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from greenroom import packaging  # noqa: PLC0415 pandas and scikit-learn take a second to import
-
-        return getattr(packaging, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    part = "verification" if name in _VERIFICATION else "packaging"
+    return getattr(import_module(f"greenroom.{part}"), name)

@@ -335,7 +335,7 @@ def _choose_share(scene: _Scene, progress: Progress) -> int:
         return progress.hundredths  # it is being promoted, which changes nothing for its users
     if spec.steps is not None:
         return _climb(scene, progress, spec.steps)
-    wanted = _hundredths(spec.percent or 0)
+    wanted = to_hundredths(spec.percent or 0)
     return min(wanted, progress.hundredths) if _is_paused(scene, progress) else wanted
 
 
@@ -343,7 +343,7 @@ def _climb(scene: _Scene, progress: Progress, steps: Sequence[RolloutStep]) -> i
     """Stay at the present step, or take the next; all users follow the last."""
     if progress.state is RolloutState.COMPLETE:
         return WHOLE
-    shares = [_hundredths(step.percent) for step in steps]
+    shares = [to_hundredths(step.percent) for step in steps]
     at = find_step(scene.spec, progress.hundredths)
     if at is None:
         return progress.hundredths if _is_paused(scene, progress) else shares[0]
@@ -359,7 +359,9 @@ def find_step(spec: RolloutSpec, hundredths: int) -> int | None:
     So a step that is inserted or edited never raises a share that has not been earned.
     """
     steps = spec.steps or ()
-    return max((at for at, step in enumerate(steps) if _hundredths(step.percent) <= hundredths), default=None)
+    return max(
+        (at for at, step in enumerate(steps) if to_hundredths(step.percent) <= hundredths), default=None
+    )
 
 
 def _may_go_on(scene: _Scene, progress: Progress, *, hold: str) -> bool:
@@ -468,18 +470,26 @@ def _build_rollout(scene: _Scene, progress: Progress) -> Rollout | None:
     spec, gate = scene.spec, _gate(scene.spec)
     if progress.hundredths == 0 and not spec.rules:
         return None
-    rollout = Rollout(
-        version=progress.version,
-        hundredths=progress.hundredths,
-        salt=scene.salt,
+    rollout = route_users(spec, hundredths=progress.hundredths, salt=scene.salt)
+    if progress.evidence is None or gate is None:
+        return rollout
+    return replace(rollout, epoch=progress.evidence.epoch, latency_ratio=float(gate.max_latency_ratio))
+
+
+def route_users(spec: RolloutSpec, *, hundredths: int, salt: str) -> Rollout:
+    """Return who gets the version at a share in hundredths of a percent.
+
+    FlagDocumentError where the spec asks for something that no flag store can say.
+    """
+    return Rollout(
+        version=spec.version,
+        hundredths=hundredths,
+        salt=salt,
         key=spec.key,
         rules=tuple(
             Rule(name=rule.name, attribute=rule.attribute, values=rule.values) for rule in spec.rules
         ),
     )
-    if progress.evidence is None or gate is None:
-        return rollout
-    return replace(rollout, epoch=progress.evidence.epoch, latency_ratio=float(gate.max_latency_ratio))
 
 
 def _gate(spec: RolloutSpec) -> RolloutGate | None:
@@ -496,6 +506,6 @@ def _policy(gate: RolloutGate) -> GatePolicy:
     )
 
 
-def _hundredths(percent: float) -> int:
+def to_hundredths(percent: float) -> int:
     """Return a share in hundredths of a percent, exactly."""
     return int((Decimal(str(percent)) * 100).to_integral_value())

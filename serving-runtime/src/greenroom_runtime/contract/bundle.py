@@ -1,7 +1,8 @@
 """A version's files: ``bundle.json`` and the golden samples beside it.
 
 ``<source>/<version>/`` holds ``bundle.json`` (a :class:`Bundle`), the files that it lists with their
-digests (``model.onnx`` among them), and ``golden.jsonl`` (a :class:`GoldenSample` a line).
+digests (``model.onnx`` among them), ``golden.jsonl`` (a :class:`GoldenSample` a line), and where it was
+packaged with one ``reference.json`` (a :class:`Reference`).
 """
 
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 BUNDLE_FILE = "bundle.json"
 MODEL_FILE = "model.onnx"
 GOLDEN_FILE = "golden.jsonl"
+REFERENCE_FILE = "reference.json"
 SCHEMA_VERSION = 1
 
 Dtype = Literal["float32", "float64", "int64", "string", "bool"]
@@ -152,3 +154,44 @@ class GoldenSample(BundleModel):
     """In the order of ``outputs.classes``."""
     preprocessed: tuple[Value, ...] | None = None
     """What the model itself was given, in the order of the columns of ``outputs.preprocessed``."""
+
+
+class Distribution(BundleModel):
+    """How often which values occurred, in bins; without any where the values are sensitive."""
+
+    name: str
+    """A feature's, or a label's; ``prediction`` for the predictions."""
+    missing: int = Field(ge=0)
+    """Nulls; they are in no bin."""
+    edges: tuple[float, ...] | None = None
+    """Of numbers, rising: a bin holds what is above the edge before it and at most its own; there is one
+    bin more than there are edges, for what is above the last."""
+    categories: tuple[str, ...] | None = None
+    """Of texts and labels, sorted, each a bin; there is one bin more, for all others."""
+    counts: tuple[int, ...] = ()
+    """Rows in each bin."""
+
+    @model_validator(mode="after")
+    def _a_count_for_each_bin(self) -> "Distribution":
+        bins = self.edges if self.edges is not None else self.categories
+        expected = 0 if bins is None else len(bins) + 1
+        if len(self.counts) != expected or (self.edges is not None and self.categories is not None):
+            message = (
+                f"{self.name!r} has {len(self.counts)} counts, not {expected}: edges or categories, and one"
+            )
+            raise ValueError(message)
+        return self
+
+
+class Reference(BundleModel):
+    """The content of ``reference.json``: the training data, which live data is compared with for drift."""
+
+    schema_version: int = SCHEMA_VERSION
+    rows: int = Field(ge=0)
+    """Rows of the training frame."""
+    features: tuple[Distribution, ...]
+    """In the order of the signature."""
+    prediction: Distribution
+    """What the training pipeline answered to the training frame."""
+    probabilities: tuple[Distribution, ...] = ()
+    """Of each class, in their order; none for regressors."""

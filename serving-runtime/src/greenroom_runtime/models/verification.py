@@ -32,7 +32,7 @@ def replay(session: ModelSession, directory: Path) -> int:
     """
     parity = session.bundle.parity
     tolerance = parity.tolerance if parity else DEFAULT_TOLERANCE
-    samples = _read(session, directory / GOLDEN_FILE)
+    samples = read_golden(session, directory / GOLDEN_FILE)
     count = 0
     batch_rows = min(_BATCH_ROWS, session.bundle.batching.max_rows)
     while chunk := list(islice(samples, batch_rows)):
@@ -70,7 +70,8 @@ def _replay_together(
         )
 
 
-def _read(session: ModelSession, path: Path) -> Iterator[GoldenSample]:
+def read_golden(session: ModelSession, path: Path) -> Iterator[GoldenSample]:
+    """Yield the samples of a file; VersionError(InvalidBundle) for a line that the door refuses."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines):
             try:
@@ -141,21 +142,21 @@ def _compare(
     sample: GoldenSample, answer: Prediction, *, number: int, how: str, tolerance: float, signature: Signature
 ) -> None:
     classifier = signature.outputs.classes is not None or signature.outputs.probabilities is not None
-    if not _agree(sample.prediction, answer.prediction, tolerance=None if classifier else tolerance):
+    if not agree(sample.prediction, answer.prediction, tolerance=None if classifier else tolerance):
         raise _mismatch(
             "prediction", sample.prediction, answer.prediction, number=number, how=how, tolerance=tolerance
         )
     if sample.probabilities is None:
         return
     expected, found = list(sample.probabilities), answer.probabilities or []
-    agree = len(expected) == len(found) and all(
-        _agree(one, other, tolerance=tolerance) for one, other in zip(expected, found, strict=True)
+    alike = len(expected) == len(found) and all(
+        agree(one, other, tolerance=tolerance) for one, other in zip(expected, found, strict=True)
     )
-    if not agree:
+    if not alike:
         raise _mismatch("probabilities", expected, found, number=number, how=how, tolerance=tolerance)
 
 
-def _agree(expected: Value, found: Value, *, tolerance: float | None) -> bool:
+def agree(expected: Value, found: Value, *, tolerance: float | None) -> bool:
     """Compare exactly, or numbers within the tolerance; NaN and null are the same nothing."""
     if _absent(expected) or _absent(found):
         return _absent(expected) and _absent(found)

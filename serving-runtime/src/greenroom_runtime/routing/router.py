@@ -76,12 +76,8 @@ class Router:
                 return rule.decision
         if not key:
             return self.default
-        try:
-            text = f"{share.start}{key}{BUCKET_END}".encode()
-        except UnicodeEncodeError:  # half of a surrogate pair: no text that could be hashed
-            return self.default
-        bucket = mmh3.mmh3_32_uintdigest(_text_head(len(text)) + text) * WHOLE >> 32
-        return share.decision if bucket < share.hundredths else self.default
+        place = find_place(share.start, key)
+        return share.decision if place < share.hundredths else self.default
 
 
 def compile_router(flags: FlagStore) -> Router:
@@ -93,6 +89,18 @@ def compile_router(flags: FlagStore) -> Router:
         default=Decision(flags.production, "default"),
         _share=_compile_share(rollout) if rollout else None,
     )
+
+
+def find_place(start: str, key: str) -> int:
+    """Return where between 0 and 9,999 hundredths of a percent a user is; 10,000 for who has no place.
+
+    ``start`` is the rollout's ``bucket_start``. A share above the place takes the user in.
+    """
+    try:
+        text = f"{start}{key}{BUCKET_END}".encode()
+    except UnicodeEncodeError:  # half of a surrogate pair: no text that could be hashed
+        return WHOLE
+    return int(mmh3.mmh3_32_uintdigest(_text_head(len(text)) + text) * WHOLE >> 32)
 
 
 def sticky_key(value: object) -> str:

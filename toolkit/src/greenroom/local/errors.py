@@ -1,5 +1,7 @@
-"""What a person at a terminal should read instead of a traceback."""
+"""What goes wrong with serving on this machine."""
+
+from greenroom.errors import CommandError
 
 
-class LocalError(Exception):
-    """One line that says what is wrong and what to do; the command ends, or keeps the last good state."""
+class LocalError(CommandError):
+    """The command ends, or keeps the last good state."""

@@ -38,12 +38,16 @@ from greenroom_operator.api.predictions import (
     PredictionLog,
 )
 from greenroom_operator.api.quantities import parse_quantity
+from greenroom_operator.api.rollout import Rollout, RolloutGate
 from greenroom_operator.api.times import DurationError, parse_duration
+from greenroom_operator.controller.rollout import route_users
 from greenroom_operator.resources.config import build_runtime_config
 from greenroom_runtime.contract import names
+from greenroom_runtime.contract.flags import FlagDocumentError
 
 MAX_BYTES = 1024 * 1024
 _NAME = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+_RATIO = re.compile(r"[0-9]{1,3}([.][0-9]{1,3})?")
 _VERSION = re.compile(names.VERSION_PATTERN)
 
 
@@ -144,9 +148,52 @@ def _rules(deployment: ModelDeployment) -> list[str]:
         except DurationError as error:
             problems.append(f"spec.{place}: {error}")
     problems += _log_rules(spec.prediction_log)
+    if spec.rollout is not None:
+        problems += [f"spec.rollout: {problem}" for problem in _rollout_rules(spec.rollout)]
     if spec.features is not None:
         problems += [f"spec.features{problem}" for problem in _feature_rules(spec.features)]
     return problems or _build_rules(deployment)
+
+
+def _rollout_rules(rollout: Rollout) -> list[str]:
+    """Check what the CRD says of a rollout in CEL."""
+    problems = []
+    if rollout.version in (names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS) or not _VERSION.fullmatch(
+        rollout.version
+    ):
+        problems.append(f"version: {rollout.version!r} is no version's name: write one such as v3")
+    if rollout.percent is not None and rollout.steps is not None:
+        problems.append("percent is a fixed share, steps raise it by themselves: give one of them")
+    shares = [step.percent for step in rollout.steps or ()]
+    if any(not 0 < share < 100 for share in shares):  # noqa: PLR2004 percent
+        problems.append(
+            "steps: a step is above 0 and below 100: all users follow the last step by themselves"
+        )
+    if shares != sorted(set(shares)):
+        problems.append(
+            "steps: the percentages of the steps must rise: write each share once, smallest first"
+        )
+    if any(round(share, 2) != share for share in (*shares, rollout.percent or 0)):
+        problems.append("a percentage has at most two decimals, such as 10 or 0.5")
+    for step in rollout.steps or ():
+        try:
+            parse_duration(step.hold)
+        except DurationError as error:
+            problems.append(f"steps: hold: {error}")
+    try:
+        route_users(rollout, hundredths=0, salt="namespace/name")
+    except FlagDocumentError as error:
+        problems.append(str(error))
+    return problems + _gate_rules(rollout.gate)
+
+
+def _gate_rules(gate: RolloutGate | None) -> list[str]:
+    ratios = () if gate is None else (gate.max_error_ratio, gate.max_latency_ratio)
+    return [
+        f'gate: {ratio!r}: a ratio is a number above 1 and at most 100 in quotes, such as "1.5"'
+        for ratio in ratios
+        if not (_RATIO.fullmatch(ratio) and 1 < float(ratio) <= 100)  # noqa: PLR2004
+    ]
 
 
 def _log_rules(log: PredictionLog) -> list[str]:

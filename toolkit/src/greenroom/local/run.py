@@ -103,6 +103,8 @@ class LocalDeployment:
     flags: FlagStore | None = None
     promotion: Promotion | None = None
     rollout: Progress | None = None
+    unsaid: tuple[str, str] | None = None
+    """What is to be said of the rollout, and in which colour, once the process obeys."""
     config: RuntimeConfig | None = None
     """What the process runs with; None while it should be started."""
     edited: float = field(default_factory=time.monotonic)
@@ -212,6 +214,7 @@ class LocalDeployment:
             self.runtime.write_flags(plan.flags)
         self.flags, self.promotion, self.rollout = plan.flags, plan.promotion, plan.rollout
         self._say_rollout(routed)
+        self._say_share(report)
         started = self._run_process()
         self._say_promotion(before, production=production)
         if report is not None and not started:  # else it is the report of the process before
@@ -271,22 +274,37 @@ class LocalDeployment:
             self._say_refusal(after.refusal, production=production)
 
     def _say_rollout(self, before: Progress | None) -> None:
-        after = self.rollout
+        after, production = self.rollout, self.flags.production if self.flags else ""
+        if after is None and before is not None and not before.is_over and before.version != production:
+            self.unsaid = ("note", f"{before.version} is no longer rolled out; all users get {production}")
         if after is None or (before is not None and before.decision == after.decision):
             return
         share = f"{after.version} serves {spell_percent(after.hundredths)} % of users"
+        self.unsaid = None
         match after.state:
             case RolloutState.PREPARING:
                 self.screen.event("busy", f"preparing {after.version} for its rollout …")
             case RolloutState.REFUSED | RolloutState.ABORTED:
-                self.screen.event(
-                    "bad",
-                    f"rollout of {after.version} {after.state.lower()}: {after.reason}: {after.message}",
-                )
+                self._say_end(after, production=production)
             case RolloutState.RUNNING | RolloutState.HOLDING | RolloutState.PAUSED:
-                self.screen.event("note", f"{share}; {after.message or 'the others get production'}")
+                self.unsaid = ("note", f"{share}; {after.message or 'the others get production'}")
             case RolloutState.COMPLETE:
-                self.screen.event("good", f"{share}: {after.message}")
+                self.unsaid = ("good", f"{share}: {after.message}")
+
+    def _say_end(self, ended: Progress, *, production: str) -> None:
+        told = f"rollout of {ended.version} {ended.state.lower()}: {ended.reason}: {ended.message}"
+        self.screen.event("bad", told)
+        if ended.refusal is not None and ended.refusal.failure is not None:
+            self._say_values(ended.refusal.failure)
+        self.screen.line(f"          {production} stays production", kind="good")
+
+    def _say_share(self, report: PodReport | None) -> None:
+        """Say who gets which version, once the process obeys."""
+        if self.unsaid is None or report is None or self.flags is None:
+            return
+        if report.revision == self.flags.revision:
+            self.screen.event(*self.unsaid)
+            self.unsaid = None
 
     def _say_refusal(self, refusal: Refusal, *, production: str) -> None:
         self.screen.event("bad", f"refused {refusal.version}: {refusal.reason}: {refusal.message}")

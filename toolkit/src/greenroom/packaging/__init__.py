@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import sklearn
 from sklearn.base import is_classifier
 from sklearn.utils.validation import NotFittedError, check_is_fitted
 
+from greenroom.packaging.blame import find_culprit
+from greenroom.packaging.boosting import libraries_of
 from greenroom.packaging.errors import (
     Difference,
     ExportError,
@@ -23,13 +26,24 @@ from greenroom.packaging.errors import (
 from greenroom.packaging.export import ARITHMETICS, export_pipeline, used_columns
 from greenroom.packaging.frame import Policies, check_frame, publish, read_features, to_rows
 from greenroom.packaging.hostile import HostileRow, hostile_rows
-from greenroom.packaging.parity import Answers, Comparison, ask_graph, ask_pipeline, compare, plain, refuse
+from greenroom.packaging.parity import (
+    Answers,
+    Comparison,
+    ask_frame,
+    ask_graph,
+    ask_pipeline,
+    compare,
+    plain,
+    refuse,
+)
 from greenroom.packaging.preprocessing import Preprocessed, expose
+from greenroom.packaging.reference import read_reference
 from greenroom.packaging.write import check_target, describe, write_bundle
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.bundle import (
     GOLDEN_FILE,
     MODEL_FILE,
+    REFERENCE_FILE,
     Batching,
     Bundle,
     Feature,
@@ -75,6 +89,7 @@ def package(
     seed: int = 0,
     overwrite: bool = False,
     created: datetime | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a fitted pipeline as the bundle ``to/version`` and return that directory.
 
@@ -86,7 +101,7 @@ def package(
     Three collections of columns: the values of ``sensitive`` are shown by no log and no error; a text of
     ``refuse_unseen`` that is none of the categories of ``X``, and a number of ``refuse_outside`` beyond the
     range of ``X``, are refused at the door and never reach the model. ``max_batch_rows`` bounds the rows of
-    one run of the model.
+    one run of the model. ``say`` is told what is under way.
 
     Raises FrameError for a frame that cannot be described, ExportError for a step without an equal in
     ONNX, ParityError when the export answers any of ``parity_rows`` hostile rows otherwise than the
@@ -104,19 +119,26 @@ def package(
         list(used.columns), sensitive=sensitive, refuse_unseen=refuse_unseen, refuse_outside=refuse_outside
     )
     features = read_features(used, policies)
-    rows = hostile_rows(to_rows(used, features), features, count=parity_rows, seed=seed)
+    trained_on = to_rows(used, features)
+    rows = hostile_rows(trained_on, features, count=parity_rows, seed=seed)
+    tell = say or (lambda _: None)
+    tell(f"asking the pipeline {len(rows)} hostile rows")
     expected = ask_pipeline(pipeline, rows, used, features)
-    best = _best_export(pipeline, features, columns, rows, expected, tolerance=tolerance)
+    best = _best_export(
+        pipeline, features, columns, rows, expected, like=used, tolerance=tolerance, tell=tell
+    )
+    tell("golden samples and reference")
     preprocessed = expose(best.export, pipeline, rows, used, features)
     files = {
         MODEL_FILE: preprocessed.export.graph,
         GOLDEN_FILE: _golden(rows, expected, best, preprocessed),
+        REFERENCE_FILE: _reference(pipeline, used, trained_on, features, best),
     }
     bundle = Bundle(
         name=name,
         version=version,
         created=(created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        framework=f"scikit-learn {sklearn.__version__}",
+        framework=", ".join([f"scikit-learn {sklearn.__version__}", *libraries_of(pipeline)]),
         signature=_signature(pipeline, features, best, preprocessed),
         files=describe(files),
         parity=best.parity.model_copy(update={"preprocessed": preprocessed.told}),
@@ -198,11 +220,14 @@ def _best_export(
     rows: Sequence[HostileRow],
     expected: Answers,
     *,
+    like: pd.DataFrame,
     tolerance: float,
+    tell: Callable[[str], None],
 ) -> Comparison:
     comparisons: list[Comparison] = []
     failures: list[ExportError] = []
     for arithmetic in ARITHMETICS:
+        tell(f"exporting in {arithmetic}, and comparing")
         try:
             candidate = export_pipeline(pipeline, features, columns, arithmetic=arithmetic)
             found = ask_graph(candidate, rows, features)
@@ -214,7 +239,8 @@ def _best_export(
         raise failures[-1]
     best = min(comparisons, key=lambda comparison: comparison.badness)
     if best.differences:
-        raise refuse(best, [str(failure) for failure in failures], features)
+        culprit = find_culprit(best.export, pipeline, rows, like, features)
+        raise refuse(best, [str(failure) for failure in failures], features, culprit=culprit)
     return best
 
 
@@ -244,6 +270,23 @@ def _golden(
         )
         lines.append(json.dumps(sample.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n")
     return "".join(lines).encode()
+
+
+def _reference(
+    pipeline: Any,
+    frame: pd.DataFrame,
+    rows: Sequence[dict[str, Value]],
+    features: Sequence[Feature],
+    best: Comparison,
+) -> bytes:
+    answers = ask_frame(pipeline, frame)
+    classes = None
+    if is_classifier(pipeline):
+        classes = [best.label(plain(label)) for label in pipeline.classes_]
+        answers = replace(answers, predictions=[best.label(label) for label in answers.predictions])
+    reference = read_reference(rows, features, answers, classes)
+    text = json.dumps(reference.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
 
 
 def _signature(

@@ -17,6 +17,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 
+from greenroom.packaging.boosting import register_boosting
 from greenroom.packaging.errors import ExportError
 from greenroom.packaging.frame import MISSING_TEXT
 from greenroom_runtime.contract.bundle import Dtype, Feature, Tensor
@@ -72,6 +73,7 @@ def export_pipeline(
 
     ``columns`` are those that the pipeline was fitted on, ``features`` those that it reads.
     """
+    register_boosting(pipeline)
     tensors = _tensors(features, "float32" if arithmetic == "float32" else "float64")
     steps = copy.deepcopy(steps_of(pipeline))
     if isinstance(steps[0][1], ColumnTransformer):

@@ -54,10 +54,17 @@ def ask_pipeline(
     """Return the training pipeline's own answers; PackagingError where it refuses a hostile row."""
     frame = to_frame([row.features for row in rows], like, features)
     try:
-        predictions = np.asarray(pipeline.predict(frame))
-        scores = _pipeline_scores(pipeline, frame, predictions)
+        return ask_frame(pipeline, frame)
+    except PackagingError:
+        raise
     except Exception as error:
         raise PackagingError(_refusal(pipeline, rows, like, features, error)) from error
+
+
+def ask_frame(pipeline: Any, frame: pd.DataFrame) -> Answers:
+    """Return the pipeline's answers to a frame; raises what the pipeline raises, and ExportError."""
+    predictions = np.asarray(pipeline.predict(frame))
+    scores = _pipeline_scores(pipeline, frame, predictions)
     if predictions.ndim != 1:
         raise ExportError("the pipeline answers several values a row: package one pipeline for each of them")
     return Answers(predictions=[plain(value) for value in predictions], scores=scores)
@@ -159,8 +166,10 @@ def _errors(expected: Any, found: Any) -> Any:
     return np.where(np.isnan(errors), np.inf, errors)
 
 
-def refuse(best: Comparison, failures: Sequence[str], features: Sequence[Feature]) -> ParityError:
-    """Return the error that says which rows differ and what to do."""
+def refuse(
+    best: Comparison, failures: Sequence[str], features: Sequence[Feature], *, culprit: str
+) -> ParityError:
+    """Return the error that says which rows differ, which step is the ``culprit``, and what to do."""
     differences, parity = best.differences, best.parity
     kinds = Counter(difference.kind for difference in differences)
     summary = (
@@ -173,11 +182,17 @@ def refuse(best: Comparison, failures: Sequence[str], features: Sequence[Feature
     lines += [
         f"  expected {item.expected!r}, found {item.found!r}, score error {item.error:.3g} "
         f"({item.kind}): {_show(item.features)}"
-        for item in differences[:SHOWN]
+        for item in _distinct(differences)[:SHOWN]
     ]
-    lines += [f"another arithmetic failed: {failure}" for failure in failures]
+    lines += [f"another arithmetic failed: {failure}" for failure in dict.fromkeys(failures)]
+    lines += [culprit] if culprit else []
     lines.append(_remedy(kinds, [feature.name for feature in features if feature.dtype == "float32"]))
     return ParityError("\n".join(lines), differences=differences)
+
+
+def _distinct(differences: Sequence[Difference]) -> list[Difference]:
+    """Return the first difference of each row: hostile rows repeat where the frame does."""
+    return list({_show(item.features): item for item in reversed(differences)}.values())[::-1]
 
 
 def _remedy(kinds: Counter[str], narrow: Sequence[str]) -> str:
@@ -196,7 +211,7 @@ def _remedy(kinds: Counter[str], narrow: Sequence[str]) -> str:
             "X.astype({column: 'float64'}), so that both sides round alike. Nothing was written."
         )
     return (
-        "Replace the step that the converter gets wrong (try the pipeline with fewer steps to find it), use "
+        "Replace the step that the converter gets wrong, use "
         "GradientBoosting or RandomForest where a float64 tree does not survive, or pass a larger tolerance= "
         "if only scores differ and you accept it. Nothing was written."
     )
