@@ -4,11 +4,12 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +292,34 @@ def test_flags_are_explained_as_the_cluster_has_them(
     wait_for(kubectl, namespace, "rollout.state", "Preparing")
     done = run("flags", "explain", "churn", "--user", "u1")
     assert "nobody is routed elsewhere: v1 is production" in done.stdout
+
+
+def test_watch_shows_each_change_until_ctrl_c(
+    environment: dict[str, str], kubectl: Kubectl, namespace: str, tmp_path: Path
+) -> None:
+    """In a pipe one document a change; Ctrl-C ends it with 130, and kubectl's proxy with it."""
+    apply(kubectl, namespace)
+    command = [sys.executable, "-m", "greenroom", "status", "churn", "-w", "-o", "json", "-n", namespace]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(_document(process.stdout))["spec"]["version"] == "v1"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        kubectl("patch", "md", "churn", "-n", namespace, "--type=merge", '-p={"spec": {"version": "v2"}}')
+        assert json.loads(_document(process.stdout))["spec"]["version"] == "v2"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert len(children) == 1
+    assert not Path(f"/proc/{children[0]}").exists()
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+def _document(lines: Iterable[str]) -> str:
+    """Return the lines of one JSON document that is printed over several."""
+    text = ""
+    for line in lines:
+        text += line
+        if line == "}\n":
+            break
+    return text
