@@ -86,7 +86,7 @@ bench-serving: .venv/.dev ## measure: the serving runtime beside its peers, on a
 bench-features: .venv/.dev ## measure: the feature cache through faults, on a quiet machine, some 20 minutes
 	@.venv/bin/python -m benchmarks.features
 
-bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 30 minutes
+bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 40 minutes
 	@.venv/bin/python -m benchmarks.gates
 
 clean: ## remove what make has made here; a cluster's parts in the user's cache stay

@@ -14,16 +14,14 @@ from e2e.traffic import Traffic
 from greenroom_runtime.contract.flags import FlagStore, Rollout
 from greenroom_runtime.contract.report import PodReport
 from greenroom_runtime.routing.router import compile_router
-from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.usefixtures("operator")
 USERS = [f"user-{number}" for number in range(20)]
 
 
 @pytest.fixture
-def penguins(kubectl: Kubectl, namespace: str) -> Penguins:
+def penguins(penguins: Penguins) -> Penguins:
     """Give two pods that serve v2 and hold v1, and an operator that keeps its hands off them."""
-    penguins = Penguins(kubectl, namespace)
     penguins.apply()
     penguins.apply(version="v2", wait=False)
     penguins.until_promoted("v2")
@@ -36,15 +34,14 @@ def test_pods_that_disagree_are_safe(penguins: Penguins, terminal: Terminal, mod
 
     A pod that starts meanwhile comes up on the new store. Once all obey, a user has one version everywhere.
     """
-    rows = [row["features"] for row in models.holdout]
-    with reached(terminal, penguins.namespace) as url, Traffic(url, rows, kept=8) as traffic:
+    with reached(terminal, penguins.namespace) as url, Traffic(url, models.rows, kept=8) as traffic:
         new = _disagree(penguins, traffic)
         penguins("scale", "deployment", "penguins", "--replicas=3")
         reports = penguins.until_reported(lambda found: len(found) == 3 and all(_serve(found)))
         assert sum(_obey(reports, new)) >= 2
         _wait_for_all(penguins, new)
         traffic.wait_for_every_client(new.production)
-        seen = _versions_by_user(url, rows[0])
+        seen = _versions_by_user(url, models.rows[0])
     assert traffic.failed == []
     assert {answer.version for answer in traffic.answers} == {"v1", "v2"}
     router = compile_router(new)
@@ -99,10 +96,11 @@ def _serve(reports: Mapping[str, PodReport]) -> list[bool]:
 
 
 def _versions_by_user(url: str, row: dict[str, Any]) -> dict[str, set[str]]:
-    """Ask for each user a dozen times, over new connections, which reach all pods."""
+    """Ask for each user some times, over a new connection each time: so that all pods are asked."""
     seen: dict[str, set[str]] = {user: set() for user in USERS}
-    for _ in range(12):
-        for user in USERS:
-            answer = httpx2.post(f"{url}/predict", json={"features": row, "user_id": user}, trust_env=False)
+    limits = httpx2.Limits(max_keepalive_connections=0)
+    with httpx2.Client(trust_env=False, timeout=10, limits=limits) as client:
+        for user in USERS * 8:
+            answer = client.post(f"{url}/predict", json={"features": row, "user_id": user})
             seen[user].add(answer.json()["version"])
     return seen

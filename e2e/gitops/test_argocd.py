@@ -4,7 +4,7 @@ from typing import Any
 
 from e2e.conftest import TrainedModels
 from e2e.gitops.application import Application
-from e2e.penguins import NAME, Penguins, ask, reached
+from e2e.penguins import NAME, ask, reached
 from e2e.terminal import Terminal
 from e2e.traffic import Traffic
 from tests.support.manifests import patched
@@ -41,22 +41,6 @@ def enabled(application: Application) -> set[str]:
     return {name for name, disabled in application.offered().items() if not disabled}
 
 
-def until_rollout(penguins: Penguins, state: str, *, percent: str | None = None) -> None:
-    """Wait until the rollout is in a state, at a share, and pods obey it."""
-
-    def holds(found: dict[str, Any]) -> bool:
-        rollout = found["status"].get("rollout", {})
-        reconciling = any(item["type"] == "Reconciling" for item in found["status"].get("conditions", ()))
-        return rollout.get("state") == state and percent in (None, rollout["percent"]) and not reconciling
-
-    penguins.until(holds)
-
-
-def rows(models: TrainedModels) -> list[dict[str, Any]]:
-    """Return features that no model was trained with."""
-    return [row["features"] for row in models.holdout]
-
-
 def test_what_git_says_serves(application: Application, terminal: Terminal, models: TrainedModels) -> None:
     """From nothing: synced, Progressing while pods start, then Healthy, with what the operator says of it."""
     application.create()
@@ -65,7 +49,7 @@ def test_what_git_says_serves(application: Application, terminal: Terminal, mode
     assert application.shown() == ("Healthy", "v1 serves on 2 pods")
     assert application.transitions()[-1] == "Progressing -> Healthy"
     with reached(terminal, application.name) as url:
-        assert ask(url, rows(models)[0]).headers["X-Model-Version"] == "v1"
+        assert ask(url, models.rows[0]).headers["X-Model-Version"] == "v1"
 
 
 def test_nothing_is_left_to_do(application: Application) -> None:
@@ -107,7 +91,7 @@ def test_a_promotion_is_a_commit(application: Application, terminal: Terminal, m
     application.create()
     application.until(application.repository.head, "Healthy")
     lives, seen = application.penguins.lives(), len(application.transitions())
-    with reached(terminal, application.name) as url, Traffic(url, rows(models)) as traffic:
+    with reached(terminal, application.name) as url, Traffic(url, models.rows) as traffic:
         commit = commit_version(application, "v2")
         application.penguins.until_promoted("v2")
         traffic.wait_for_every_client("v2")
@@ -129,7 +113,7 @@ def test_a_refusal_is_degraded_until_it_is_reverted(
     """
     application.create()
     application.until(application.repository.head, "Healthy")
-    with reached(terminal, application.name) as url, Traffic(url, rows(models)) as traffic:
+    with reached(terminal, application.name) as url, Traffic(url, models.rows) as traffic:
         commit = commit_version(application, "v3-broken")
         application.until(commit, "Degraded")
         status, message = application.shown()
@@ -172,9 +156,9 @@ def test_a_rollout_obeys_git_and_the_person_on_call(
     """
     application.create()
     application.until(application.repository.head, "Healthy")
-    with reached(terminal, application.name) as url, Traffic(url, rows(models), users=USERS) as traffic:
+    with reached(terminal, application.name) as url, Traffic(url, models.rows, users=USERS) as traffic:
         commit = commit_spec(application, "Roll v2 out", rollout={"version": "v2", "steps": STEPS})
-        until_rollout(application.penguins, "Holding", percent="10")
+        application.penguins.until_rollout("Holding", percent="10")
         application.until(commit, "Progressing")
         assert application.shown()[1] == "v2 serves 10 % of users (step 1 of 2), v1 everybody else"
         assert enabled(application) == {"promote-step", "abort", "pause"}
@@ -189,9 +173,9 @@ def test_a_rollout_obeys_git_and_the_person_on_call(
         application.until(commit, "Progressing")
 
         application.act("promote-step")
-        until_rollout(application.penguins, "Holding", percent="50")
+        application.penguins.until_rollout("Holding", percent="50")
         application.act("abort")
-        until_rollout(application.penguins, "Aborted")
+        application.penguins.until_rollout("Aborted")
         traffic.wait_for_every_client("v1")
         application.until(commit, "Healthy")
         message = "the rollout of v2 was aborted by an action; v1 serves everybody"
@@ -202,7 +186,7 @@ def test_a_rollout_obeys_git_and_the_person_on_call(
         assert application.penguins.found["status"]["rollout"]["state"] == "Aborted"
 
         application.act("retry")
-        until_rollout(application.penguins, "Holding", percent="10")
+        application.penguins.until_rollout("Holding", percent="10")
         application.until(commit, "Progressing")
     assert traffic.failed == []
 
@@ -215,14 +199,14 @@ def test_a_rollout_ends_in_git(application: Application, terminal: Terminal, mod
     """
     application.create()
     application.until(application.repository.head, "Healthy")
-    with reached(terminal, application.name) as url, Traffic(url, rows(models), users=USERS) as traffic:
+    with reached(terminal, application.name) as url, Traffic(url, models.rows, users=USERS) as traffic:
         commit = commit_spec(application, "v2 for some", rollout={"version": "v2", "percent": 10})
-        until_rollout(application.penguins, "Running", percent="10")
+        application.penguins.until_rollout("Running", percent="10")
         application.until(commit, "Healthy")
         assert application.shown() == ("Healthy", "v2 serves 10 % of users, v1 everybody else")
 
         commit = commit_spec(application, "v2 for all", rollout={"version": "v2", "percent": 100})
-        until_rollout(application.penguins, "Complete")
+        application.penguins.until_rollout("Complete")
         application.until(commit, "Healthy")
         message = "v2 serves all users; to make it production set spec.version: v2"
         assert application.shown() == ("Healthy", message)
@@ -309,4 +293,4 @@ def test_a_rebuilt_cluster_is_what_git_says(
     assert found["status"]["version"] == found["spec"]["version"] == "v2"
     assert "previousVersion" not in found["status"]
     with reached(terminal, application.name) as url:
-        assert ask(url, rows(models)[0]).headers["X-Model-Version"] == "v2"
+        assert ask(url, models.rows[0]).headers["X-Model-Version"] == "v2"

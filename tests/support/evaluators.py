@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ def _javascript() -> list[str]:
     with lock(paths.cache() / "locks" / "node-evaluator", "installs flagd's JavaScript evaluator"):
         if not target.exists():
             part = target.with_suffix(".part")
-            run(["rm", "-rf", part])
+            shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             for path in files:
                 (part / path.name).write_bytes(path.read_bytes())

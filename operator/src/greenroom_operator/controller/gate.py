@@ -348,13 +348,8 @@ def _tell_errors(evidence: Evidence, outcome: Outcome) -> str:
         f"errors: {rollout.failed.count} of {rollout.seen.count} user buckets against "
         f"{production.failed.count} of {production.seen.count} of production's"
     )
-    if outcome is Outcome.FAIL:
-        return f"{counts}, more than {evidence.max_error_ratio:g} times as many users"
-    if outcome is Outcome.PASS:
-        return counts
-    if min(rollout.failed.count, production.failed.count) > _SPENT:
-        return f"{counts}: {_NO_MORE}"
-    return f"{counts}: not proven yet"
+    worse = f"more than {evidence.max_error_ratio:g} times as many users"
+    return _tell_outcome(counts, outcome, worse=worse, spent=(rollout.failed, production.failed))
 
 
 def _tell_latency(evidence: Evidence, outcome: Outcome) -> str:
@@ -365,13 +360,18 @@ def _tell_latency(evidence: Evidence, outcome: Outcome) -> str:
         f"latency: {rollout.slow.count} of {rollout.timed.count} user buckets slow against "
         f"{production.slow.count} of {production.timed.count} of production's"
     )
+    worse = f"more than {evidence.max_latency_ratio:g} times as slow"
+    return _tell_outcome(counts, outcome, worse=worse, spent=(rollout.timed, production.timed))
+
+
+def _tell_outcome(counts: str, outcome: Outcome, *, worse: str, spent: Sequence[Bitmap]) -> str:
+    """Say what the counts have come to; ``spent`` are the buckets of either arm that are used up."""
     if outcome is Outcome.FAIL:
-        return f"{counts}, more than {evidence.max_latency_ratio:g} times as slow"
+        return f"{counts}, {worse}"
     if outcome is Outcome.PASS:
         return counts
-    if min(rollout.timed.count, production.timed.count) > _SPENT:
-        return f"{counts}: {_NO_MORE}"
-    return f"{counts}: not proven yet"
+    exhausted = min(buckets.count for buckets in spent) > _SPENT
+    return f"{counts}: {_NO_MORE if exhausted else 'not proven yet'}"
 
 
 _EVIDENCE: Final = TypeAdapter(Evidence)
