@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -35,6 +33,8 @@ def spell(data: Any, output: OutputFormat) -> str:
     """Return data as the text of a JSON or YAML document."""
     if output is OutputFormat.JSON:
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    import yaml  # noqa: PLC0415 each help would wait for it
+
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 

@@ -1,6 +1,5 @@
 """What can be typed after ``greenroom``; each command imports what it needs when it runs."""
 
-from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
@@ -20,6 +19,8 @@ app = typer.Typer(
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 typer's own way
     if value:
+        from importlib.metadata import version as installed_version  # noqa: PLC0415 each help would wait
+
         typer.echo(f"greenroom {installed_version('greenroom')}")
         raise typer.Exit
 

@@ -1,7 +1,6 @@
 """The commands that say what a ModelDeployment comes to."""
 
 import sys
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +38,8 @@ def render(
     By the operator's own code, without a cluster. Owner references are left out: they need the uid that a
     cluster gives. What is wrong with the YAML is told as the API server would.
     """
+    from importlib.metadata import version as installed_version  # noqa: PLC0415
+
     from greenroom.plan import load_deployment  # noqa: PLC0415
     from greenroom.plan import render as build  # noqa: PLC0415
 
