@@ -76,7 +76,7 @@ bench: .venv/.dev ## measure: apply to ready, alias flip, requests failed
 bench-serving: .venv/.dev ## measure: the serving runtime beside its peers, on a quiet machine, some 35 minutes
 	@.venv/bin/python -m benchmarks.serving
 
-bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 30 minutes
+bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 25 minutes
 	@.venv/bin/python -m benchmarks.gates
 
 clean: ## remove what make has made here; a cluster's parts in the user's cache stay
