@@ -77,7 +77,7 @@ cluster-demo: .venv/.dev ## install the chart on such a cluster, serve and promo
 bench: .venv/.dev ## measure: apply to ready, alias flip, requests failed
 	@.venv/bin/python -m benchmarks.flip
 
-bench-propagation: .venv/.dev ## measure: how long the flag store travels, with and without the touch, some 30 minutes
+bench-propagation: .venv/.dev ## measure: how long the flag store travels, with and without the touch, some 50 minutes
 	@.venv/bin/python -m benchmarks.propagation
 
 bench-serving: .venv/.dev ## measure: the serving runtime beside its peers, on a quiet machine, some 35 minutes
@@ -86,7 +86,7 @@ bench-serving: .venv/.dev ## measure: the serving runtime beside its peers, on a
 bench-features: .venv/.dev ## measure: the feature cache through faults, on a quiet machine, some 20 minutes
 	@.venv/bin/python -m benchmarks.features
 
-bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 40 minutes
+bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 25 minutes
 	@.venv/bin/python -m benchmarks.gates
 
 clean: ## remove what make has made here; a cluster's parts in the user's cache stay

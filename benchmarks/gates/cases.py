@@ -53,6 +53,8 @@ class Case:
     """The standard deviation of an answer's logarithm in seconds."""
     noisy: bool = False
     """Whether one of the three pods has a neighbour that makes it three times as slow, time and again."""
+    zipf: float = 0.9
+    """How few users send most of the requests: the n-th has a rate of n to the power of minus this."""
     users: int = 200_000
     requests_per_second: float = 1000.0
 
@@ -65,7 +67,12 @@ CASES = (
     Case(name="equal, answers of all lengths", truth=Truth.WITHIN, errors=0.0, spread=1.0),
     Case(name="equal, a noisy neighbour on one pod", truth=Truth.WITHIN, errors=0.0, noisy=True),
     Case(name="1.2 times the errors", truth=Truth.WITHIN, error_ratio=1.2, frailty=Frailty.NONE),
-    Case(name="1.5 times the errors", truth=Truth.AT, error_ratio=1.5, frailty=Frailty.NONE),
+    Case(
+        name="1.5 times the errors, 1.4 times the users with any",
+        truth=Truth.AT,
+        error_ratio=1.5,
+        frailty=Frailty.NONE,
+    ),
     Case(
         name="1.5 times the users with errors, few of them",
         truth=Truth.AT,
@@ -90,4 +97,11 @@ CASES = (
         from_step=1,
     ),
     Case(name="2 times as slow", truth=Truth.BEYOND, errors=0.0, slower=2.0),
+    Case(
+        name="1.5 times the errors, all users alike",
+        truth=Truth.AT,
+        error_ratio=1.5,
+        frailty=Frailty.NONE,
+        zipf=0.0,
+    ),
 )

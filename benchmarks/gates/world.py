@@ -40,7 +40,6 @@ SCRAPES: Floats = np.concatenate(
 """When somebody looks, in seconds since a step began."""
 _PODS = 3
 _RECENT = 256
-_ZIPF = 0.9
 _NOISE = 3.0
 _DRIFT_SECONDS = 900.0
 _IN_CLUSTER, _CLUSTERED_ERRORS = 0.02, 0.8
@@ -64,9 +63,9 @@ class Habits:
 
 @lru_cache(maxsize=1)
 def habits(case: Case) -> Habits:
-    """Return the users of a case: few send most of the requests, and others have most of the errors."""
+    """Return the users of a case: who sends how many requests, and how many of them fail."""
     rng = np.random.default_rng(case.users)
-    requests: Floats = np.arange(1.0, case.users + 1) ** -_ZIPF
+    requests: Floats = np.arange(1.0, case.users + 1) ** -case.zipf
     requests *= case.requests_per_second / requests.sum()
     frailty = rng.gamma(0.25, 4.0, case.users) if case.frailty is Frailty.GAMMA else np.ones(case.users)
     luck: Floats = rng.random(case.users)
