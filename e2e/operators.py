@@ -7,10 +7,11 @@ from typing import Any
 
 from tests.support.kubectl import Kubectl
 
+SELECTOR = "app.kubernetes.io/name=greenroom"
+
 
 def _operator_pods(kubectl: Kubectl, namespace: str) -> list[dict[str, Any]]:
-    selector = "app.kubernetes.io/name=greenroom"
-    found: list[dict[str, Any]] = kubectl.get("pods", "--namespace", namespace, "-l", selector)["items"]
+    found: list[dict[str, Any]] = kubectl.get("pods", "--namespace", namespace, "-l", SELECTOR)["items"]
     return found
 
 
@@ -39,3 +40,12 @@ def kill_operator(kubectl: Kubectl, namespace: str) -> None:
             os.kill(int(process.name), signal.SIGKILL)
             killed += 1
     assert killed, "the operator's process was not found: this test needs its node to be this machine"
+
+
+def replace_operator(kubectl: Kubectl, namespace: str) -> None:
+    """Kill the operator's process and take its pod away; another pod takes over once the Lease is free.
+
+    kubelet waits ever longer before it starts the same container again, up to minutes.
+    """
+    kill_operator(kubectl, namespace)
+    kubectl("delete", "pods", "--namespace", namespace, "-l", SELECTOR, "--force", "--grace-period=0")

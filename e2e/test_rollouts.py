@@ -11,7 +11,7 @@ import pytest
 from e2e.conftest import TrainedModels
 from e2e.documents import Documents
 from e2e.fragile import HEAVY, write_fragile
-from e2e.operators import count_restarts, kill_operator
+from e2e.operators import replace_operator
 from e2e.penguins import NAME, Penguins
 from e2e.traffic import Answer, Traffic
 from tests.support.kubectl import Kubectl
@@ -210,20 +210,14 @@ def test_the_operator_may_die_at_every_step(
             ({"percent": 100}, "Complete", "100"),
         ):
             penguins.apply(rollout={"version": "v2"} | spec, wait=False)
-            _kill_and_wait(kubectl, operator, penguins)
+            replace_operator(kubectl, operator)
             penguins.until_rollout(state, percent=percent)
         penguins("annotate", "md", NAME, "greenroom.dev/action=abort/v2/now")
-        _kill_and_wait(kubectl, operator, penguins)
+        replace_operator(kubectl, operator)
         penguins.until_rollout("Aborted")
         traffic.wait_for_every_client("v1")
     assert traffic.failed == []
     assert documents.unexplained(traffic.answers) == []
-
-
-def _kill_and_wait(kubectl: Kubectl, operator: str, penguins: Penguins) -> None:
-    before = count_restarts(kubectl, operator)
-    kill_operator(kubectl, operator)
-    penguins.until(lambda _: count_restarts(kubectl, operator) > before)
 
 
 def test_the_prediction_log_counts_the_shares(url: str, penguins: Penguins, models: TrainedModels) -> None:
