@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,20 @@ def kill_operator(kubectl: Kubectl, namespace: str) -> None:
     assert killed, "the operator's process was not found: this test needs its node to be this machine"
 
 
-def replace_operator(kubectl: Kubectl, namespace: str) -> None:
-    """Kill the operator's process and take its pod away; another pod takes over once the Lease is free.
+def replace_operator(kubectl: Kubectl, namespace: str, *, patience: float = 180) -> None:
+    """Kill the operator's process, take its pod away, and wait until another one is ready.
 
     kubelet waits ever longer before it starts the same container again, up to minutes.
     """
+    before = {pod["metadata"]["uid"] for pod in _operator_pods(kubectl, namespace)}
     kill_operator(kubectl, namespace)
     kubectl("delete", "pods", "--namespace", namespace, "-l", SELECTOR, "--force", "--grace-period=0")
+    deadline = time.monotonic() + patience
+    while not any(
+        container["ready"]
+        for pod in _operator_pods(kubectl, namespace)
+        if pod["metadata"]["uid"] not in before
+        for container in pod["status"].get("containerStatuses", ())
+    ):
+        assert time.monotonic() < deadline, f"no other operator is ready in {patience:g} s"
+        time.sleep(0.2)
