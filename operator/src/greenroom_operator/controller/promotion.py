@@ -32,6 +32,11 @@ class Promotion:
     refusal: Refusal | None = None
     """Set when it was refused in this very pass."""
 
+    @property
+    def active(self) -> bool:
+        """Whether pods are expected to change what they hold or serve for it."""
+        return self.state in (PromotionState.PREPARING, PromotionState.COMMITTING)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionInput:
@@ -67,10 +72,7 @@ class PromotionPlan:
     @property
     def active(self) -> bool:
         """Whether pods are expected to change what they hold or serve."""
-        return self.promotion is not None and self.promotion.state in (
-            PromotionState.PREPARING,
-            PromotionState.COMMITTING,
-        )
+        return self.promotion is not None and self.promotion.active
 
 
 def plan_promotion(world: PromotionInput, *, now: datetime) -> PromotionPlan:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from greenroom_operator.api.rollout import RolloutState
-from greenroom_operator.controller.promotion import Promotion, PromotionInput, PromotionPlan, plan_promotion
+from greenroom_operator.controller.promotion import Promotion, PromotionInput, plan_promotion
 from greenroom_operator.controller.rollout import Progress, RolloutInput, plan_rollout
 from greenroom_runtime.contract.flags import FlagStore
 
@@ -23,7 +23,7 @@ class ReleasePlan:
     @property
     def promoting(self) -> bool:
         """Whether pods are expected to change what production is."""
-        return PromotionPlan(flags=self.flags, promotion=self.promotion).active
+        return self.promotion is not None and self.promotion.active
 
     @property
     def active(self) -> bool:
