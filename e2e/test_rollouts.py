@@ -53,10 +53,14 @@ def _until_everybody_gets(traffic: Traffic, version: str) -> int:
 
 
 def _of_every_user(traffic: Traffic) -> list[Answer]:
-    """Return the next answers, once there is one for each user."""
-    settled = len(traffic.answers)
-    traffic.wait_until(lambda answers: len({answer.user for answer in answers[settled:]}) == len(USERS))
-    return traffic.answers[settled:]
+    """Return answers to what is asked from now on, once there is one for each user."""
+    now, settled = time.monotonic(), len(traffic.answers)
+
+    def asked_since(answers: list[Answer]) -> list[Answer]:
+        return [answer for answer in answers[settled:] if answer.at - answer.seconds >= now]
+
+    traffic.wait_until(lambda answers: len({answer.user for answer in asked_since(answers)}) == len(USERS))
+    return asked_since(traffic.answers)
 
 
 def test_from_one_percent_to_all_users(url: str, penguins: Penguins, models: TrainedModels) -> None:

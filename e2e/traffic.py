@@ -18,7 +18,7 @@ class Answer:
     """One request's outcome."""
 
     at: float
-    """When it was complete, on the monotonic clock."""
+    """When it was complete, on the monotonic clock; it was asked for ``seconds`` before."""
     client: str
     """``kept-3`` is one keep-alive connection, ``fresh-1`` a client that connects anew for each request."""
     status: int

@@ -164,6 +164,20 @@ def test_complete_tells_what_git_should_say() -> None:
     assert rolled.status.history[0].event == "RolloutComplete"
 
 
+def test_complete_is_said_once_pods_obey() -> None:
+    """While a pod has not read that all users get the version, the conditions do not claim it."""
+    rolled = stage(percent=50)
+    rolled.lagging = True
+
+    rolled.edit(rollout={"version": "v3", "percent": 100})
+    assert rolled.condition(PROGRESSING) == ("True", "RollingOut")
+    assert rolled.condition(RECONCILING) == ("True", "RollingOut")
+
+    rolled.lagging = False
+    rolled.settle()
+    assert rolled.condition(PROGRESSING) == ("False", "RolloutComplete")
+
+
 # Steps
 
 

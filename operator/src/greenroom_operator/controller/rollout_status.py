@@ -188,9 +188,12 @@ def judge_rollout(observed: Observed, plan: ReleasePlan) -> Verdict | None:
         case RolloutState.ABORTED:
             situation = Situation.ROLLOUT_ABORTED
             message = f"the rollout of {version} was aborted by an action; {production} serves everybody"
-        case RolloutState.COMPLETE:
+        case RolloutState.COMPLETE if _is_obeyed(observed, plan):
             situation = Situation.ROLLOUT_COMPLETE
             message = f"{version} serves all users; to make it production set spec.version: {version}"
+        case RolloutState.COMPLETE:
+            situation = Situation.ROLLING_OUT
+            message = f"{version} is to serve all users; pods are told"
         case RolloutState.PAUSED:
             situation, message = (
                 Situation.PAUSED,
