@@ -110,6 +110,19 @@ class FeatureCache(ConfigModel):
     """Used for features that no source gives."""
 
 
+class ShadowConfig(ConfigModel):
+    """How requests are mirrored, and how the shadow's answers are compared."""
+
+    address: str = f"unix:{names.SHADOW_SOCKET}"
+    """Where frames go: ``unix:PATH``, or ``tcp:HOST:PORT`` of the shadow's own pods."""
+    tolerance: float = Field(default=0.1, ge=0)
+    """Numbers further apart than this disagree."""
+    queue_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
+    """What requests that wait to be mirrored may keep alive in the serving process, their bodies' sizes."""
+    predictions_dir: str = names.SHADOW_PREDICTIONS_DIR
+    """Holds the segments of the shadow's own records."""
+
+
 class RuntimeConfig(ConfigModel):
     """The whole configuration of one serving process."""
 
@@ -133,6 +146,8 @@ class RuntimeConfig(ConfigModel):
     """None keeps no log."""
     features: FeatureCache | None = None
     """None fetches nothing: requests bring all features."""
+    shadow: ShadowConfig | None = None
+    """None mirrors nothing."""
 
     def to_json(self) -> str:
         """Return the canonical text that goes into the ConfigMap."""

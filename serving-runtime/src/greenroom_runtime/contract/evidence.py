@@ -5,7 +5,8 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
+from typing import Annotated, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
@@ -13,30 +14,32 @@ from greenroom_runtime.contract import names
 
 BUCKETS = 4096
 """How many buckets an arm's users are hashed into."""
+WIDE_BUCKETS = 16_384
+"""How many buckets a shadow's users are hashed into: each is a trial, and 0.1 % takes thousands of them."""
 SLOW_QUANTILE = 0.75
 """An answer of production's above this quantile of its own is slow; one of the rollout's, where it is above
 the flag store's ``latency_ratio`` times that."""
 EPOCH_PATTERN = r"[A-Za-z0-9@./_#:-]{0,200}"
-_BYTES = BUCKETS // 8
-_TEXT_LENGTH = 1024
-"""More than the text of any bitmap has, whatever compressor wrote it."""
 _INT64_MAX = 2**63 - 1
+_Kind = TypeVar("_Kind", bound="Bitmap")
 
 
 @dataclass(frozen=True, slots=True)
 class Bitmap:
     """A set of buckets. Its text is short while few are set, or nearly all."""
 
+    buckets: ClassVar[int] = BUCKETS
     bits: int = 0
     """Bit ``n`` is bucket ``n``."""
 
     def __post_init__(self) -> None:
         """Refuse buckets that there are not."""
-        if not 0 <= self.bits < 1 << BUCKETS:
-            raise ValueError(f"a bitmap has {BUCKETS} buckets and no others")
+        if not 0 <= self.bits < 1 << self.buckets:
+            message = f"a bitmap has {self.buckets} buckets and no others"
+            raise ValueError(message)
 
     @classmethod
-    def of(cls, buckets: Iterable[int]) -> "Bitmap":
+    def of(cls, buckets: Iterable[int]) -> Self:
         """Return the set of these buckets."""
         bits = 0
         for bucket in buckets:
@@ -44,34 +47,38 @@ class Bitmap:
         return cls(bits)
 
     @classmethod
-    def parse(cls, text: str) -> "Bitmap":
+    def parse(cls, text: str) -> Self:
         """Read what ``str`` writes; ValueError for anything else, in bounded time and memory."""
         if not text:
             return cls()
-        if len(text) > _TEXT_LENGTH:
-            raise ValueError(f"a bitmap's text has at most {_TEXT_LENGTH} characters")
+        size, longest = cls.buckets // 8, cls.buckets // 4  # of the text of any, whatever compressor wrote it
+        if len(text) > longest:
+            message = f"a bitmap's text has at most {longest} characters"
+            raise ValueError(message)
         try:
             packed = zlib.decompressobj()
-            content = packed.decompress(b64decode(text, validate=True), _BYTES + 1)
+            content = packed.decompress(b64decode(text, validate=True), size + 1)
         except (binascii.Error, zlib.error) as error:
-            raise ValueError(f"a bitmap is zlib's output in Base64: {error}") from error
-        if len(content) != _BYTES or not packed.eof or packed.unused_data:
-            raise ValueError(f"a bitmap has {_BYTES} bytes and nothing after them")
+            message = f"a bitmap is zlib's output in Base64: {error}"
+            raise ValueError(message) from error
+        if len(content) != size or not packed.eof or packed.unused_data:
+            message = f"a bitmap has {size} bytes and nothing after them"
+            raise ValueError(message)
         return cls(int.from_bytes(content, "little"))
 
     def __str__(self) -> str:
         if not self.bits:
             return ""
-        return b64encode(zlib.compress(self.bits.to_bytes(_BYTES, "little"), 9)).decode()
+        return b64encode(zlib.compress(self.bits.to_bytes(self.buckets // 8, "little"), 9)).decode()
 
-    def __or__(self, other: "Bitmap") -> "Bitmap":
-        return Bitmap(self.bits | other.bits)
+    def __or__(self, other: Self) -> Self:
+        return type(self)(self.bits | other.bits)
 
-    def __and__(self, other: "Bitmap") -> "Bitmap":
-        return Bitmap(self.bits & other.bits)
+    def __and__(self, other: Self) -> Self:
+        return type(self)(self.bits & other.bits)
 
-    def __sub__(self, other: "Bitmap") -> "Bitmap":
-        return Bitmap(self.bits & ~other.bits)
+    def __sub__(self, other: Self) -> Self:
+        return type(self)(self.bits & ~other.bits)
 
     @property
     def count(self) -> int:
@@ -79,16 +86,26 @@ class Bitmap:
         return self.bits.bit_count()
 
 
-def _read(value: object) -> Bitmap:
-    if isinstance(value, Bitmap):
+class WideBitmap(Bitmap):
+    """A set of a shadow's buckets."""
+
+    __slots__ = ()
+    buckets: ClassVar[int] = WIDE_BUCKETS
+
+
+def _read(kind: type[_Kind], value: object) -> _Kind:
+    if type(value) is kind:
         return value
     if isinstance(value, str):
-        return Bitmap.parse(value)
+        return kind.parse(value)
     raise ValueError("a bitmap is a text")  # which pydantic reports; it lets a TypeError pass
 
 
-BitmapText = Annotated[Bitmap, PlainValidator(_read), PlainSerializer(str, return_type=str)]
+BitmapText = Annotated[Bitmap, PlainValidator(partial(_read, Bitmap)), PlainSerializer(str, return_type=str)]
 """A bitmap that is a text in JSON."""
+WideBitmapText = Annotated[
+    WideBitmap, PlainValidator(partial(_read, WideBitmap)), PlainSerializer(str, return_type=str)
+]
 
 
 class _Part(BaseModel):

@@ -11,7 +11,6 @@ part would send users to a version that nobody chose for them.
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from reprlib import repr as short
@@ -22,40 +21,60 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.canonical import canonical_json, content_hash
-from greenroom_runtime.contract.evidence import EPOCH_PATTERN
+from greenroom_runtime.contract.flag_forms import (
+    BUCKET_END,
+    DEFAULT_KEY,
+    EPOCH,
+    EPOCH_FORM,
+    FIELD,
+    FIELD_FORM,
+    FIELD_PATTERN,
+    KEY_OF_TARGETING,
+    MAX_VALUE_LENGTH,
+    SALT,
+    SALT_FORM,
+    TARGETING_KEY,
+    VALUE,
+    VALUE_FORM,
+    VERSION,
+    WHOLE,
+    FlagDocumentError,
+    demand_match,
+    demand_ratio,
+    demand_share,
+    demand_unique,
+)
+from greenroom_runtime.contract.shadow_flag import Shadow, parse_shadow, write_shadow, write_shadow_metadata
+
+__all__ = [
+    "BUCKET_END",
+    "DEFAULT_KEY",
+    "DEFAULT_LATENCY_RATIO",
+    "FIELD_PATTERN",
+    "MAX_RULES",
+    "MAX_VALUES",
+    "MAX_VALUE_LENGTH",
+    "RULE_NAME_PATTERN",
+    "SCHEMA_URI",
+    "TARGETING_KEY",
+    "WHOLE",
+    "FlagDocumentError",
+    "FlagStore",
+    "Rollout",
+    "Rule",
+    "Shadow",
+    "dump_flags",
+    "parse_flags",
+]
 
 SCHEMA_URI = "https://flagd.dev/schema/v0/flags.json"
-DEFAULT_KEY = "user_id"
 DEFAULT_LATENCY_RATIO = 1.3
-MAX_LATENCY_RATIO = 100.0
 MAX_RULES = 32
 MAX_VALUES = 100
-MAX_VALUE_LENGTH = 64
-WHOLE = 10_000
-"""The hundredths of a percent in 100 %: what the weights of a percentage add up to."""
-BUCKET_END = ":"
-"""What follows the sticky key in the text that is hashed: Go's ``cat`` drops blanks at the ends."""
-_VERSION = re.compile(names.VERSION_PATTERN)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 RULE_NAME_PATTERN = "^[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$"
 """It is a header's value, and stands in a list with commas."""
-FIELD_PATTERN = "^[A-Za-z_][-_A-Za-z0-9]{0,62}$"
-"""No dots, which mean a path to JSONLogic."""
-TARGETING_KEY = "targetingKey"
-"""The name that flagd has for the sticky key; no field may have it."""
 _RULE_NAME = re.compile(RULE_NAME_PATTERN)
-_FIELD = re.compile(f"(?!{TARGETING_KEY}$){FIELD_PATTERN}")
-_FIELD_FORM = f"a name of at most 63 letters, digits, - and _, other than {TARGETING_KEY}"
-_VALUE = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_VALUE_LENGTH}}}")
-_VALUE_FORM = f"1 to {MAX_VALUE_LENGTH} characters without control characters"
-_SALT = re.compile(r"[a-z0-9]([-./a-z0-9]{0,126}[a-z0-9])?")
-_EPOCH = re.compile(EPOCH_PATTERN)
-_EPOCH_FORM = "at most 200 letters, digits and @./_#:-"
-_TARGETING_KEY = {"var": TARGETING_KEY}
-
-
-class FlagDocumentError(ValueError):
-    """The document is no flag store that this release understands; the last good one stays in force."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +90,14 @@ class Rule:
 
     def __post_init__(self) -> None:
         """Refuse what could not be told, written or matched."""
-        _demand_match(
-            _RULE_NAME, self.name, what="a rule's name", form="letters, digits and -_. between them"
-        )
-        _demand_match(_FIELD, self.attribute, what=f"the attribute of rule {self.name!r}", form=_FIELD_FORM)
+        demand_match(_RULE_NAME, self.name, what="a rule's name", form="letters, digits and -_. between them")
+        demand_match(FIELD, self.attribute, what=f"the attribute of rule {self.name!r}", form=FIELD_FORM)
         if not 0 < len(self.values) <= MAX_VALUES:
             message = f"rule {self.name!r} has {len(self.values)} values, not 1 to {MAX_VALUES}"
             raise FlagDocumentError(message)
         for value in self.values:
-            _demand_match(_VALUE, value, what=f"a value of rule {self.name!r}", form=_VALUE_FORM)
-        _demand_unique(self.values, what=f"rule {self.name!r}: value")
+            demand_match(VALUE, value, what=f"a value of rule {self.name!r}", form=VALUE_FORM)
+        demand_unique(self.values, what=f"rule {self.name!r}: value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,22 +125,16 @@ class Rollout:
 
     def __post_init__(self) -> None:
         """Refuse what no router could follow."""
-        _demand_match(_SALT, self.salt, what="the rollout's salt", form="namespace/name")
-        _demand_match(_FIELD, self.key, what="the sticky key's name", form=_FIELD_FORM)
-        if not 0 <= self.hundredths <= WHOLE:
-            message = (
-                f"the rollout's share is {short(self.hundredths)} hundredths of a percent, not 0 to {WHOLE}"
-            )
-            raise FlagDocumentError(message)
+        demand_match(SALT, self.salt, what="the rollout's salt", form=SALT_FORM)
+        demand_match(FIELD, self.key, what="the sticky key's name", form=FIELD_FORM)
+        demand_share(self.hundredths, what="rollout")
         if len(self.rules) > MAX_RULES:
             message = f"the rollout has {len(self.rules)} rules, more than {MAX_RULES}"
             raise FlagDocumentError(message)
-        _demand_unique([rule.name for rule in self.rules], what="rule")
-        _demand_match(_EPOCH, self.epoch, what="the rollout's epoch", form=_EPOCH_FORM)
+        demand_unique([rule.name for rule in self.rules], what="rule")
+        demand_match(EPOCH, self.epoch, what="the rollout's epoch", form=EPOCH_FORM)
         object.__setattr__(self, "latency_ratio", float(self.latency_ratio))  # 2 and 2.0 are written alike
-        if not 1 < self.latency_ratio <= MAX_LATENCY_RATIO:  # nor is NaN
-            message = f"the rollout's latency ratio is {self.latency_ratio}, not above 1 and at most 100"
-            raise FlagDocumentError(message)
+        demand_ratio(self.latency_ratio, what="rollout")
 
     @property
     def bucket_start(self) -> str:
@@ -149,6 +160,8 @@ class FlagStore:
     """The one pod that prepares versions which are not production; empty means every pod does."""
     rollout: Rollout | None = None
     """None where everybody gets production."""
+    shadow: Shadow | None = None
+    """None where no requests are mirrored."""
     revision: str = field(init=False, compare=False)
     """The hash that names the document that it was read from, or would be written as; it has no order."""
 
@@ -158,7 +171,7 @@ class FlagStore:
             message = f"production {self.production!r} is not among the resident versions {self.resident!r}"
             raise FlagDocumentError(message)
         for version in self.resident:
-            if len(version) > names.VERSION_MAX_LENGTH or not _VERSION.fullmatch(version):
+            if len(version) > names.VERSION_MAX_LENGTH or not VERSION.fullmatch(version):
                 message = f"{version!r} is not a version's name"
                 raise FlagDocumentError(message)
         for version, digest in self.digests.items():
@@ -166,6 +179,9 @@ class FlagStore:
                 message = f"the pinned digest of {version!r} is {digest!r}, not sha256: and 64 digits"
                 raise FlagDocumentError(message)
         self._check_rollout()
+        if self.shadow is not None and self.shadow.version == self.production:
+            message = f"{self.production!r} is production, so there is nothing to shadow"
+            raise FlagDocumentError(message)
         object.__setattr__(self, "revision", _revision(_document(self)))
 
     @property
@@ -190,19 +206,6 @@ class FlagStore:
             raise FlagDocumentError(message)
 
 
-def _demand_match(pattern: re.Pattern[str], text: str, *, what: str, form: str) -> None:
-    if not pattern.fullmatch(text):
-        message = f"{what} is {short(text)}, not {form}"
-        raise FlagDocumentError(message)
-
-
-def _demand_unique(texts: Sequence[str], *, what: str) -> None:
-    for text, count in Counter(texts).items():
-        if count > 1:
-            message = f"{what} {short(text)} is there {count} times"
-            raise FlagDocumentError(message)
-
-
 def _document(store: FlagStore) -> dict[str, Any]:
     metadata: dict[str, str | float] = {
         "resident": ",".join(sorted(set(store.resident))),
@@ -213,7 +216,14 @@ def _document(store: FlagStore) -> dict[str, Any]:
     }
     if store.rollout is not None:
         metadata |= _rollout_metadata(store.rollout)
-    return {"$schema": SCHEMA_URI, "flags": {"version": _flag(store)}, "metadata": metadata}
+    if store.shadow is not None:
+        metadata |= write_shadow_metadata(store.shadow)
+    return {"$schema": SCHEMA_URI, "flags": _flags(store), "metadata": metadata}
+
+
+def _flags(store: FlagStore) -> dict[str, Any]:
+    flags = {"version": _flag(store)}
+    return flags if store.shadow is None else {**flags, "shadow": write_shadow(store.shadow)}
 
 
 def _rollout_metadata(rollout: Rollout) -> dict[str, str | float]:
@@ -241,16 +251,16 @@ def _targeting(rollout: Rollout, *, production: str) -> dict[str, Any]:
     branches: list[Any] = []
     for rule in rollout.rules:
         branches += [_condition(rule, key=rollout.key), rollout.version]
-    bucket = {"cat": [rollout.bucket_start, _TARGETING_KEY, BUCKET_END]}
+    bucket = {"cat": [rollout.bucket_start, KEY_OF_TARGETING, BUCKET_END]}
     # The rollout's version is first, so that its range grows from zero and never leaves anyone behind.
     weights = [[rollout.version, rollout.hundredths], [production, WHOLE - rollout.hundredths]]
     # Asked for a share without a key, flagd logs an error for each request: hence the guard.
-    return {"if": [*branches, {"!!": [_TARGETING_KEY]}, {"fractional": [bucket, *weights]}, production]}
+    return {"if": [*branches, {"!!": [KEY_OF_TARGETING]}, {"fractional": [bucket, *weights]}, production]}
 
 
 def _condition(rule: Rule, *, key: str) -> dict[str, Any]:
     """Ask of one value as of a list: ``in`` alone would look for a part of a text."""
-    attribute = _TARGETING_KEY if rule.attribute == key else {"var": rule.attribute}
+    attribute = KEY_OF_TARGETING if rule.attribute == key else {"var": rule.attribute}
     return {"some": [{"merge": [attribute]}, {"in": [{"var": ""}, list(rule.values)]}]}
 
 
@@ -282,6 +292,7 @@ class _Flag(_Part):
 
 class _Flags(_Part):
     version: _Flag
+    shadow: _Flag | None = None
 
 
 class _Metadata(_Part):
@@ -295,6 +306,9 @@ class _Metadata(_Part):
     rules: str = ""
     epoch: str = ""
     latency_ratio: float = Field(default=DEFAULT_LATENCY_RATIO, alias="latencyRatio")
+    shadow_epoch: str = Field(default="", alias="shadowEpoch")
+    shadow_latency_ratio: float = Field(default=DEFAULT_LATENCY_RATIO, alias="shadowLatencyRatio")
+    shadow_segments: str = Field(default="", alias="shadowSegments")
 
 
 class _Document(_Part):
@@ -318,7 +332,8 @@ def parse_flags(text: str | bytes) -> FlagStore:
     except ValueError as error:  # NaN, or a number beyond all floats, in a part that is not ours
         message = f"document: {error}"
         raise FlagDocumentError(message) from error
-    _demand_equal(raw["flags"]["version"], _flag(store), place="flags.version")
+    for name, flag in _flags(store).items():
+        _demand_equal(raw["flags"][name], flag, place=f"flags.{name}")
     if document.metadata.revision not in ("", revision):
         message = f"metadata.revision is {document.metadata.revision!r}, but the content's is {revision!r}"
         raise FlagDocumentError(message)
@@ -340,6 +355,7 @@ def _read(document: _Document) -> FlagStore:
         previous=metadata.previous,
         attempt=metadata.attempt,
         rollout=_parse_rollout(flag.targeting, metadata),
+        shadow=_parse_shadow(document.flags.shadow, metadata),
     )
 
 
@@ -369,6 +385,19 @@ def _parse_rollout(targeting: JsonValue, metadata: _Metadata) -> Rollout | None:
     raise FlagDocumentError(message)
 
 
+def _parse_shadow(flag: _Flag | None, metadata: _Metadata) -> Shadow | None:
+    if flag is None:
+        if metadata.shadow_epoch or metadata.shadow_segments:
+            raise FlagDocumentError("metadata tells of a shadow, and there is no flag of this name")
+        return None
+    return parse_shadow(
+        flag.targeting,
+        epoch=metadata.shadow_epoch,
+        latency_ratio=metadata.shadow_latency_ratio,
+        segments=metadata.shadow_segments,
+    )
+
+
 def _parse_rules(conditions: Sequence[JsonValue], metadata: _Metadata) -> tuple[Rule, ...]:
     rule_names = metadata.rules.split(",") if metadata.rules else []
     if len(rule_names) != len(conditions):
@@ -393,7 +422,7 @@ def _parse_rule(condition: JsonValue, *, name: str, key: str) -> Rule:
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse a name that is there twice: which of the two counts is every reader's own choice."""
-    _demand_unique([name for name, _ in pairs], what="the member")
+    demand_unique([name for name, _ in pairs], what="the member")
     return dict(pairs)
 
 

@@ -7,6 +7,10 @@ GROUP: Final = "greenroom.dev"
 HTTP_PORT: Final = 8080
 ADMIN_PORT: Final = 8081
 """Cluster-internal: health, metrics and the report. Never behind the public Service."""
+SHADOW_PORT: Final = 8082
+"""Of the shadow's supervisor, cluster-internal: its report and its metrics."""
+SHADOW_FRAMES_PORT: Final = 8083
+"""Where a shadow with pods of its own takes frames, cluster-internal."""
 
 CONFIG_DIR: Final = "/etc/greenroom/config"
 CONFIG_FILE: Final = "config.json"
@@ -17,6 +21,11 @@ MODELS_DIR: Final = "/var/lib/greenroom/models"
 """The pod's own bundle store: one directory a version, and the alias symlinks."""
 PREDICTIONS_DIR: Final = "/var/lib/greenroom/predictions"
 """The prediction log's segments, on a volume that outlives a container's crash."""
+SHADOW_PREDICTIONS_DIR: Final = "/var/lib/greenroom/shadow-predictions"
+"""The segments of the shadow's records, on a volume of their own."""
+SHADOW_DIR: Final = "/run/greenroom/shadow"
+"""Of the pod's containers in common, in memory: the socket that frames go through."""
+SHADOW_SOCKET: Final = f"{SHADOW_DIR}/frames.sock"
 SOURCE_DIR: Final = "/mnt/greenroom/source"
 """Where the volume of a ``pvc://`` source is mounted, read-only."""
 
@@ -33,6 +42,9 @@ HEADER_FEATURE_SOURCE: Final = "X-Feature-Source"
 
 LABEL_DEPLOYMENT: Final = f"{GROUP}/deployment"
 """On every child and pod: the name of the ModelDeployment that it belongs to."""
+LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+"""``shadow`` on a shadow's own pods and what belongs to them; serving pods have none."""
+COMPONENT_SHADOW: Final = "shadow"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "greenroom"
 
@@ -51,7 +63,10 @@ ENV_FEATURES_REDIS_PREFIX: Final = "GREENROOM_FEATURES_REDIS_"
 """``…PASSWORD``, ``…USERNAME``, ``…SENTINEL_PASSWORD``, ``…CA_CERT``: for the feature cache's Redis alone."""
 ENV_FEATURES_COMPUTE_PREFIX: Final = "GREENROOM_FEATURES_COMPUTE_"
 """``…AUTHORIZATION``, ``…CA_CERT``: for where features are computed alone."""
+ENV_MEMORY_LIMIT: Final = "GREENROOM_MEMORY_LIMIT"
+"""The shadow container's memory limit in bytes, from the downward API."""
 SERVING_CONTAINER: Final = "serving"
+SHADOW_CONTAINER: Final = "shadow"
 
 ALIAS_PRODUCTION: Final = "production"
 ALIAS_PREVIOUS: Final = "previous"

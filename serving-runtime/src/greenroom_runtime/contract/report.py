@@ -9,7 +9,7 @@ from greenroom_runtime.contract.evidence import RolloutEvidence
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 64 * 1024
-_INT64_MAX = 2**63 - 1
+INT64_MAX = 2**63 - 1
 """What the operator passes on must fit into a status."""
 
 
@@ -60,7 +60,7 @@ class Failure(ReportModel):
     message: str = Field(max_length=2048)
     """What was expected, what was found, and the remedy where there is one."""
     file: str = Field(default="", max_length=256)
-    sample: int | None = Field(default=None, ge=0, le=_INT64_MAX)
+    sample: int | None = Field(default=None, ge=0, le=INT64_MAX)
     """Zero-based line of ``golden.jsonl``."""
     expected: str = Field(default="", max_length=512)
     found: str = Field(default="", max_length=512)
@@ -77,7 +77,7 @@ class VersionReport(ReportModel):
     """``sha256:…`` of its ``bundle.json``; empty until it is fetched."""
     golden: str = Field(default="", max_length=16)
     """``Passed`` or ``Absent``; empty until it is proven."""
-    memory_bytes: int = Field(default=0, ge=0, le=_INT64_MAX)
+    memory_bytes: int = Field(default=0, ge=0, le=INT64_MAX)
     """Measured in the trial."""
     failure: Failure | None = None
 
@@ -88,12 +88,12 @@ class LogReport(ReportModel):
     ``logged + dropped + sampled_out + pending`` is their number.
     """
 
-    logged: int = Field(default=0, ge=0, le=_INT64_MAX)
+    logged: int = Field(default=0, ge=0, le=INT64_MAX)
     """Synced to disk, written to stdout, or acknowledged by the receiver."""
-    dropped: int = Field(default=0, ge=0, le=_INT64_MAX)
+    dropped: int = Field(default=0, ge=0, le=INT64_MAX)
     """Lost: the queue was full, the disk was, or the receiver was away for too long."""
-    sampled_out: int = Field(default=0, ge=0, le=_INT64_MAX)
-    pending: int = Field(default=0, ge=0, le=_INT64_MAX)
+    sampled_out: int = Field(default=0, ge=0, le=INT64_MAX)
+    pending: int = Field(default=0, ge=0, le=INT64_MAX)
     error: str = Field(default="", max_length=512)
     """What the sink complains of; empty while it is well."""
 
@@ -115,23 +115,40 @@ class UpstreamReport(ReportModel):
     state: BreakerState = BreakerState.CLOSED
     error: str = Field(default="", max_length=512)
     """What is wrong with it, without an entity or a value; empty while it is asked."""
-    calls: int = Field(default=0, ge=0, le=_INT64_MAX)
-    failures: int = Field(default=0, ge=0, le=_INT64_MAX)
+    calls: int = Field(default=0, ge=0, le=INT64_MAX)
+    failures: int = Field(default=0, ge=0, le=INT64_MAX)
 
 
 class FeatureReport(ReportModel):
     """The feature cache's accounts: where the features came from that requests had left out."""
 
-    memory: int = Field(default=0, ge=0, le=_INT64_MAX)
-    redis: int = Field(default=0, ge=0, le=_INT64_MAX)
-    compute: int = Field(default=0, ge=0, le=_INT64_MAX)
-    stale: int = Field(default=0, ge=0, le=_INT64_MAX)
-    default: int = Field(default=0, ge=0, le=_INT64_MAX)
-    failed: int = Field(default=0, ge=0, le=_INT64_MAX)
+    memory: int = Field(default=0, ge=0, le=INT64_MAX)
+    redis: int = Field(default=0, ge=0, le=INT64_MAX)
+    compute: int = Field(default=0, ge=0, le=INT64_MAX)
+    stale: int = Field(default=0, ge=0, le=INT64_MAX)
+    default: int = Field(default=0, ge=0, le=INT64_MAX)
+    failed: int = Field(default=0, ge=0, le=INT64_MAX)
     """Rows that could not be answered, since no source could."""
     redis_state: UpstreamReport | None = None
     """None where there is no Redis."""
     compute_state: UpstreamReport | None = None
+
+
+class MirrorReport(ReportModel):
+    """What became of production's answers: ``offered = sampled_out + sent + dropped + pending``.
+
+    It counts from the start of the process on, whatever the shadow.
+    """
+
+    offered: int = Field(default=0, ge=0, le=INT64_MAX)
+    sampled_out: int = Field(default=0, ge=0, le=INT64_MAX)
+    """Not of the share that is mirrored."""
+    sent: int = Field(default=0, ge=0, le=INT64_MAX)
+    dropped: int = Field(default=0, ge=0, le=INT64_MAX)
+    """The shadow was absent or slow, or the frame too large."""
+    pending: int = Field(default=0, ge=0, le=INT64_MAX)
+    error: str = Field(default="", max_length=512)
+    """Why frames are dropped now; empty while they are not."""
 
 
 class PodReport(ReportModel):
@@ -151,11 +168,11 @@ class PodReport(ReportModel):
     flags_error: str = Field(default="", max_length=2048)
     """Why the newest flag document was refused; empty when it is obeyed."""
     versions: tuple[VersionReport, ...] = Field(default=(), max_length=64)
-    requests: int = Field(default=0, ge=0, le=_INT64_MAX)
+    requests: int = Field(default=0, ge=0, le=INT64_MAX)
     """Prediction requests answered since the process started, errors included."""
-    errors: int = Field(default=0, ge=0, le=_INT64_MAX)
+    errors: int = Field(default=0, ge=0, le=INT64_MAX)
     """Those answered with a 5xx."""
-    fallbacks: int = Field(default=0, ge=0, le=_INT64_MAX)
+    fallbacks: int = Field(default=0, ge=0, le=INT64_MAX)
     """Those that production answered although the user should have had another version."""
     prediction_log: LogReport | None = None
     """None where no log is kept."""
@@ -163,6 +180,8 @@ class PodReport(ReportModel):
     """None where no features are fetched."""
     evidence: RolloutEvidence | None = None
     """None while the flag store names no epoch."""
+    mirror: MirrorReport | None = None
+    """None while nothing is mirrored."""
 
     def version(self, name: str) -> VersionReport | None:
         """Return what it says of one version, None when it says nothing."""
