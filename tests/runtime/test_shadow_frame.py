@@ -64,7 +64,7 @@ def test_a_frame_larger_than_a_packet_is_refused() -> None:
 
 @pytest.mark.parametrize("value", ["\ud800", 2**64, -(2**63) - 1])
 def test_what_cannot_be_written_is_refused(value: Any) -> None:
-    """Half of a surrogate pair and an integer of more than 64 bits are refused, not sent as something else."""
+    """Half of a surrogate pair and an integer of more than 64 bits are refused, not sent changed."""
     with pytest.raises(FrameError, match="cannot be written"):
         encode_frame(frame(features={"a": value}))
 

@@ -54,7 +54,7 @@ _decoder: Final = msgspec.msgpack.Decoder(Frame)
 
 
 def encode_frame(frame: Frame) -> bytes:
-    """Return the frame after its length; FrameError where it is larger than a packet, or cannot be written."""
+    """Return the frame after its length; FrameError where it is larger than a packet or unwritable."""
     try:
         encoded = _encoder.encode(frame)
     except (UnicodeEncodeError, OverflowError, TypeError) as error:  # half a surrogate pair, a huge integer
