@@ -49,12 +49,6 @@ class Watch:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        text, decoder = "", json.JSONDecoder()
         for line in self._process.stdout:
-            text += line
-            if line.rstrip() != "}":
-                continue
-            event, end = decoder.raw_decode(text)
-            text = text[end:].lstrip()
-            self._on_event(event)
+            self._on_event(json.loads(line))
             self._first.set()
