@@ -382,6 +382,40 @@ def test_a_shell_can_complete_it() -> None:
         assert run_to_end(environment=asked).stdout.split() == [completed]
 
 
+def complete_as_kubectl(*words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Ask for completions of the last word as kubectl does."""
+    program = Path(sys.executable).with_name("kubectl_complete-greenroom")
+    environment = {**os.environ, **changes}
+    return subprocess.run([program, *words], capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("words", "found", "directive"),
+    [
+        (("sta",), ["status"], ":4"),
+        (("flags", ""), ["explain"], ":4"),
+        (("status", "penguins", "--wat"), ["--watch"], ":4"),
+        (("status", "penguins", "-o", ""), ["table", "json", "yaml"], ":4"),
+        (("serve", "mod"), [], ":0"),
+        (("predict", "it's \"half\nquoted"), [], ":0"),
+    ],
+)
+def test_kubectl_can_complete_it(words: tuple[str, ...], found: list[str], directive: str) -> None:
+    """One completion a line, and whether files come into question, as cobra reads it."""
+    done = complete_as_kubectl(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    *lines, last = done.stdout.splitlines()
+    assert [line.partition("\t")[0] for line in lines] == found
+    assert last == directive
+
+
+def test_a_completion_that_cannot_be_told_is_silent(tmp_path: Path) -> None:
+    """Without the toolkit's packages nothing is printed into the line that somebody types."""
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('typer', name='typer')\n")
+    done = complete_as_kubectl("sta", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
 def test_a_misspelt_option_is_a_usage_error() -> None:
     """The exit code is 2, as everywhere."""
     assert run_to_end("serve", ".", "--prot", "1").returncode == 2
