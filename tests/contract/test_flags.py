@@ -389,7 +389,7 @@ def test_a_shadow_is_written_and_read_as_released() -> None:
     text = canonical_json(SHADOW_VECTORS["document"])
     assert dump_flags(SHADOWED) == text
     read = parse_flags(text)
-    assert (read.shadow, read.rollout, read.routable) == (SHADOW, None, {"v2"})
+    assert (read.shadow, read.rollout, read.routable) == (SHADOW, None, frozenset({"v2"}))
     assert read.revision == SHADOW_VECTORS["document"]["metadata"]["revision"]
 
 
