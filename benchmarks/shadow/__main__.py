@@ -27,7 +27,8 @@ from benchmarks.serving.model import NAME, prepare
 from benchmarks.serving.process import ServerError, Tree, free_ports, started, wait_ready
 from benchmarks.serving.protocols import NAMED, write_requests
 from benchmarks.shadow.cells import CELLS, Cell, pin, reading
-from benchmarks.shadow.report import Pair, is_met, table
+from benchmarks.shadow.cost import costs
+from benchmarks.shadow.report import Pair, cost_table, is_met, table
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import RuntimeConfig, ShadowConfig, parse_config
 from greenroom_runtime.contract.flags import FlagStore, Shadow
@@ -101,7 +102,7 @@ def main() -> int:
             for cell in cells if number % 2 == 0 else cells[::-1]:
                 pairs.append(_measure(cell, stage, arguments, number=number))
                 sys.stderr.write(f"{number + 1}: {cell.name}: {pairs[-1].throughput:.3f}\n")
-    sys.stdout.write(f"{datetime.now(UTC):%Y-%m-%d}\n\n{table(pairs)}")
+    sys.stdout.write(f"{datetime.now(UTC):%Y-%m-%d}\n\n{table(pairs)}\n{cost_table(costs())}")
     return int(not all(is_met(cell, pairs) for cell in cells))
 
 

@@ -6,6 +6,9 @@ from statistics import median, quantiles
 
 from benchmarks.serving.load import Load
 from benchmarks.shadow.cells import CELLS, Cell
+from benchmarks.shadow.cost import Cost
+
+COST_GOAL_US = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,17 @@ def _spread(values: Sequence[float]) -> str:
 
 def _both(without: Sequence[float], mirrored: Sequence[float]) -> str:
     return f"{median(without):.0f}, {median(mirrored):.0f}"
+
+
+def cost_table(costs: Sequence[Cost]) -> str:
+    """Return what an answer costs, beside what it may."""
+    lines = ["| an answer, CPU µs | goal | median | least |\n| --- | --- | --- | --- |\n"]
+    for cost in costs:
+        verdict = "met" if cost.median_us < COST_GOAL_US else "**not met**"
+        lines.append(
+            f"| {cost.name} | {COST_GOAL_US:g}: {verdict} | {cost.median_us:.1f} | {cost.least_us:.1f} |\n"
+        )
+    return "".join(lines)
 
 
 def is_met(cell: Cell, pairs: Sequence[Pair]) -> bool:
