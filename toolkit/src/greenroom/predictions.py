@@ -37,6 +37,7 @@ _COLUMNS: Final = {
     "latency_ms": "DOUBLE",
     "status": "INTEGER",
     "error": "VARCHAR",
+    "comparison": "JSON",
 }
 """Said, not guessed: what is guessed differs between files, and between releases of DuckDB."""
 _DAY = re.compile(r"(?:^|/)date=(\d{4}-\d{2}-\d{2})/")
@@ -84,7 +85,7 @@ def query(sql: str, *, source: str, period: Period, environment: Mapping[str, st
             columns = ", ".join(f"{name}: '{kind}'" for name, kind in _COLUMNS.items())
             names = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
             connection.execute(
-                f"CREATE VIEW predictions AS SELECT DISTINCT ON (id, time) * FROM "  # noqa: S608 our own names
+                f"CREATE VIEW predictions AS SELECT DISTINCT ON (id, time, role) * FROM "  # noqa: S608 our own names
                 f"read_json([{names}], format = 'newline_delimited', columns = {{{columns}}}) "
                 f"WHERE {_bounds(period)}"
             )
