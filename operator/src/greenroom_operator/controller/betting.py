@@ -6,15 +6,16 @@ was with a probability of at most alpha, however often somebody looks (Waudby-Sm
 means of bounded random variables by betting*, JRSS B 2024). The money is split over several alternatives,
 each of which is a likelihood ratio; their sum is such a test as well.
 
-Both tests here ask into which of two arms events fall, given how many there were, so that a rate that both
-arms share may be anything and drift as it likes (Lindon & Malek, *Anytime-valid inference for multinomial
-count data*, NeurIPS 2022).
+`RateTest` and `TableTest` ask into which of two arms events fall, given how many there were, so that a rate
+that both arms share may be anything and drift as it likes (Lindon & Malek, *Anytime-valid inference for
+multinomial count data*, NeurIPS 2022). `log_rate_below` and `log_rate_above` ask of a single arm's trials how
+many are hits; their money depends on nothing but how many there were, so nobody has to remember it.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, expm1, inf, log, log1p
+from math import exp, expm1, inf, lgamma, log, log1p
 
 from pydantic import FiniteFloat, NonNegativeInt
 
@@ -23,6 +24,8 @@ _SEARCH_STEPS = 60
 _CERTAIN = 1e-12
 _NEVER_WEIGHT = 0.5
 _PARTS_OF_BOUND = (0.1, 0.25, 0.5)
+_RARER, _COMMONER = 0.5, 2.0
+"""The odds that the trials of one arm are expected to have, as parts of the bound's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +187,60 @@ def log_proof_below(bound: float, *, trials: int, hits: int) -> float:
             log((1 - _NEVER_WEIGHT) / len(_PARTS_OF_BOUND)) + hits * log(part) + (trials - hits) * missed
         )
     return log_sum(logs)
+
+
+def log_rate_below(bound: float, *, trials: int, hits: float) -> float:
+    """Return the logarithm of the money against "the trials so far are hits with at least this probability".
+
+    On the average, that is: each trial may have a probability of its own, which may depend on those before.
+    The money is how likely the trials are by what is expected of those who keep to the bound, divided by how
+    likely they are at the bound. Half of what is expected is "never", half a beta distribution around half of
+    the bound's odds.
+
+    That is a mean of ratios, one for each rate. Of a rate below the bound it is a product of a martingale and
+    of factors that together are at most 1 whenever the average is at the bound or above it. Rates above the
+    bound add no more than their weight, as long as the share of hits is below it; where it is not, the money
+    is what it would be at that share, which is at most 1. So the money is 20 with a probability of at most
+    1/20 at any time at which the hypothesis is true.
+
+    A beta distribution makes the mean a closed form of two counts (Robbins, *Statistical methods related to
+    the law of the iterated logarithm*, 1970): there are no stakes to remember, and in which order the trials
+    came is not asked. It has some weight at each rate, where a list of alternatives would never prove
+    anything of rates between the bound and the nearest of them.
+
+    ``hits`` may be a fraction, where one asks what would be known. A bound of 0 or less is never proven, one
+    of 1 or more always.
+    """
+    if not 0 < bound < 1:
+        return -inf if bound <= 0 else inf
+    expected = _log_beta_mean(_RARER * bound / (1 - bound), trials=trials, hits=hits)
+    never = 0.0 if hits <= 0 else -inf
+    worst = max(bound, hits / trials) if trials else bound
+    mean = log_sum([log(_NEVER_WEIGHT) + never, log(1 - _NEVER_WEIGHT) + expected])
+    return mean - _log_likelihood(worst, trials=trials, hits=hits)
+
+
+def log_rate_above(bound: float, *, trials: int, hits: float) -> float:
+    """Return the same against "with at most this probability": the mean is around twice the bound's odds.
+
+    A bound of 0 or less is refuted by the first hit, one of 1 or more never.
+    """
+    if not 0 < bound < 1:
+        return inf if bound <= 0 < hits else -inf
+    expected = _log_beta_mean(_COMMONER * bound / (1 - bound), trials=trials, hits=hits)
+    best = min(bound, hits / trials) if trials else bound
+    return expected - _log_likelihood(best, trials=trials, hits=hits)
+
+
+def _log_beta_mean(odds: float, *, trials: int, hits: float) -> float:
+    """Return the mean of the trials' likelihood over the beta distribution (1, 1 / odds)."""
+    misses, rare = trials - hits, 1 / odds
+    return log(rare) + lgamma(hits + 1) + lgamma(misses + rare) - lgamma(trials + 1 + rare)
+
+
+def _log_likelihood(rate: float, *, trials: int, hits: float) -> float:
+    misses = trials - hits
+    return (hits * log(rate) if hits > 0 else 0.0) + (misses * log1p(-rate) if misses > 0 else 0.0)
 
 
 def log_sum(logs: Sequence[float]) -> float:
