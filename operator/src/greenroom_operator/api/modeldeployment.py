@@ -114,7 +114,8 @@ class ModelDeploymentSpec(ApiModel):
     """Another version for some users, while production stays spec.version: a fixed share, chosen groups, or
     steps that rise by themselves while a gate watches."""
     shadow: Shadow | None = None
-    """A version that sees production's traffic and is never served: its answers are compared with production's."""
+    """A version that sees production's traffic and is never served: its answers are compared with
+    production's."""
     replicas: Annotated[int, Field(ge=0, le=1000), server_default(1)] = 1
     """Number of pods. 0 stops serving."""
     image: (

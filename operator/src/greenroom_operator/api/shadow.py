@@ -1,4 +1,4 @@
-"""A shadow: a version that sees production's traffic and is never served, and what decides whether it is fit."""
+"""A shadow: a version that sees production's traffic and is never served, and the gate that judges it."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -28,8 +28,8 @@ Share = Annotated[
     Field(max_length=8),
     Rule(
         f"self.matches('{_SHARE_PATTERN}') && double(self) > 0.0 && double(self) < 100.0",
-        'a share that is tolerated is a percentage above 0 and below 100 in quotes, such as "0.1"; that there '
-        "is nothing at all no number of requests could prove",
+        'a share that is tolerated is a percentage above 0 and below 100 in quotes, such as "0.1"; that '
+        "there is nothing at all no number of requests could prove",
         subject="self",
     ),
 ]
@@ -38,8 +38,8 @@ Share = Annotated[
 _MEMORY_LIMITED = Rule(
     "has(self.limits) && 'memory' in self.limits && (!isQuantity(string(self.limits['memory'])) || "
     f"!quantity(string(self.limits['memory'])).isLessThan(quantity('{MIN_MEMORY}')))",
-    f"a shadow needs limits.memory of at least {MIN_MEMORY}, by which its process is watched and ended before "
-    "the pod comes to harm: 256Mi and twice the model's size, or leave resources out",
+    f"a shadow needs limits.memory of at least {MIN_MEMORY}, by which its process is watched and ended "
+    "before the pod comes to harm: 256Mi and twice the model's size, or leave resources out",
 )
 
 
@@ -66,8 +66,8 @@ class ShadowGate(ApiModel):
     """Share of users, in percent and in quotes, whose first answer may disagree with production's. Default
     "2"."""
     max_error_percent: Share = "0.1"
-    """Share of users, in percent and in quotes, whom the shadow may fail where production answers. The smaller
-    a share, the more users a proof needs: some 4 / share. Default "0.1"."""
+    """Share of users, in percent and in quotes, whom the shadow may fail where production answers. The
+    smaller a share, the more users a proof needs: some 4 / share. Default "0.1"."""
     max_latency_ratio: Ratio = "1.5"
     """How many times as long as production it may take for a request, in quotes. Default "1.5"."""
 
@@ -87,8 +87,8 @@ class Shadow(ApiModel):
     version: ModelVersion
     """The version that is compared. Where it equals spec.version the shadow is over."""
     percent: Percent = 100.0
-    """Share of requests that are mirrored, in percent with at most two decimals, chosen by request id. Default
-    100."""
+    """Share of requests that are mirrored, in percent with at most two decimals, chosen by request id.
+    Default 100."""
     tolerance: Annotated[
         str,
         Field(max_length=24),
@@ -98,8 +98,8 @@ class Shadow(ApiModel):
             subject="self",
         ),
     ] = "0.1"
-    """Numbers, and probabilities, that are further apart than this disagree; labels must be the same. In quotes.
-    Another tolerance is another pod. Default "0.1"."""
+    """Numbers, and probabilities, that are further apart than this disagree; labels must be the same. In
+    quotes. Another tolerance replaces the pods. Default "0.1"."""
     placement: ShadowPlacement = ShadowPlacement.SIDECAR
     """Sidecar runs it in every pod, beside the serving container; Deployment in pods of its own, so that not
     even a node short of memory connects the two. Default Sidecar."""
@@ -111,8 +111,8 @@ class Shadow(ApiModel):
     gate: ShadowGate = ShadowGate()
     """What must be proven before the verdict is Pass, and what makes it Fail."""
     on_success: ShadowSuccess = ShadowSuccess.REPORT
-    """Report tells the verdict; Rollout lets spec.rollout of the same version begin only once it is Pass. Default
-    Report."""
+    """Report tells the verdict; Rollout lets spec.rollout of the same version begin only once it is Pass.
+    Default Report."""
 
 
 class ShadowState(StrEnum):
@@ -145,7 +145,8 @@ class ShadowStatus(ApiModel):
     """sha256:… of its bundle.json, pinned by its first proof; other bytes under this name are refused."""
     state: ShadowState
     """Preparing until a shadow has proven it, Comparing while it is given requests, Waiting while there are
-    none, Broken where it cannot be proven, does not stay up or cannot be reached, Over once it is production."""
+    none, Broken where it cannot be proven, does not stay up or cannot be reached, Over once it is
+    production."""
     summary: Word | None = None
     """Share of answers that disagree, such as 0.4%."""
     requests: Annotated[int, Field(ge=0)] | None = None
@@ -169,7 +170,9 @@ class ShadowStatus(ApiModel):
     verdict: Word | None = None
     """What the gate says: Pass, Fail or Inconclusive. Pass and Fail stay for as long as the same is compared."""
     message: Message | None = None
-    """What the gate has counted, or what is wrong."""
+    """What the gate has counted, or what the shadow waits for."""
+    error: Message | None = None
+    """What is wrong with it; only while it is Broken."""
     epoch: Annotated[str, Field(max_length=200)] | None = None
     """Names what is compared; another one begins to count anew."""
     attempt: Word | None = None

@@ -1,5 +1,4 @@
-"""Which version is production, who is routed to another one, what pods hold for both, and which version sees
-traffic unserved: one decision.
+"""Which version is production, who is routed to another one, and which one is shadowed: one decision.
 
 Pure. A promotion waits for nobody; a rollout is prepared once no promotion is under way, and may wait for its
 shadow's verdict; a shadow is waited for by nobody else.
@@ -40,6 +39,18 @@ class ReleasePlan:
         """Whether pods are expected to change what they hold or serve."""
         preparing = self.rollout is not None and self.rollout.state is RolloutState.PREPARING
         return self.promoting or preparing
+
+    @property
+    def watched(self) -> bool:
+        """Whether a gate looks at what pods or shadows count."""
+        return (self.rollout is not None and self.rollout.evidence is not None) or (
+            self.shadow is not None and not self.shadow.is_judged
+        )
+
+    @property
+    def decision(self) -> tuple[object, ...]:
+        """What is written to status before anything is done about it."""
+        return tuple(part.decision if part is not None else None for part in (self.rollout, self.shadow))
 
 
 def plan_release(

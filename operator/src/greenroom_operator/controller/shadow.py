@@ -1,7 +1,7 @@
 """A shadow: a version that is asked what production is asked, and whose answers nobody gets.
 
-Pure decisions. Which bytes are compared, under which epoch, and a verdict of the gate stand in status, and are
-written there before anything is done about them; the flag store follows from status and spec.
+Pure decisions. Which bytes are compared, under which epoch, and a verdict of the gate stand in status, and
+are written there before anything is done about them; the flag store follows from status and spec.
 """
 
 from collections.abc import Sequence
@@ -95,7 +95,7 @@ def list_segments(rollout: RolloutSpec | None) -> tuple[tuple[str, str], ...]:
 def plan_shadow(
     world: PromotionInput, wanted: ShadowInput, base: FlagStore, *, now: datetime
 ) -> ShadowProgress:
-    """Decide what is compared and what it has come to; ``base`` has the production that is decided already."""
+    """Decide what is compared, and what it has come to; ``base`` has the production that is decided."""
     version = wanted.spec.version
     if base.production == version:
         return ShadowProgress(version=version, over=True)
@@ -186,13 +186,12 @@ def _judge(progress: ShadowProgress, wanted: ShadowInput) -> ShadowProgress:
     progress = replace(progress, halted=False)
     if progress.verdict in LATCHED:
         return progress
-    total = progress.counted.total
     evidence = gather(
         progress.evidence,
         epoch=progress.epoch,
         trials=_list_trials(progress, wanted.views),
         crashes=progress.counted.crashes,
-        requests=total.compared + total.failed,
+        requests=progress.counted.total.compared,
     )
     verdict = judge(evidence, to_policy(wanted.spec.gate))
     return replace(progress, evidence=evidence, verdict=verdict.outcome, message=verdict.message)
@@ -233,7 +232,11 @@ def tell_hold(wanted: ShadowInput | None, planned: ShadowProgress | None, rollou
 
 
 def mirror_requests(
-    flags: FlagStore, planned: ShadowProgress | None, wanted: ShadowInput | None, *, observed: FlagStore | None
+    flags: FlagStore,
+    planned: ShadowProgress | None,
+    wanted: ShadowInput | None,
+    *,
+    observed: FlagStore | None,
 ) -> FlagStore:
     """Return the flag store with the shadow in it, and its pin.
 
@@ -253,7 +256,9 @@ def mirror_requests(
     )
     pinned = _pin_shadow(flags, planned, observed=observed)
     # So that a version that has failed is tried again: for the revision alone it would be the same.
-    again = planned.attempt and (observed is None or observed.shadow is None or observed.shadow.epoch != planned.epoch)
+    again = planned.attempt and (
+        observed is None or observed.shadow is None or observed.shadow.epoch != planned.epoch
+    )
     attempt = planned.epoch.partition("#")[0] if again else pinned.attempt
     return replace(pinned, shadow=shadow, attempt=attempt)
 

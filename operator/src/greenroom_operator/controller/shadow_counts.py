@@ -50,6 +50,8 @@ class ShadowView:
     """Its pod's."""
     report: ShadowReport | None = None
     """The newest report; None when it has not reported, or not lately."""
+    former: ShadowReport | None = None
+    """What the life before this one of its supervisor told last."""
     silent: bool = False
     """Whether it has been asked for long enough: without, a missing report may just not be here yet."""
     gone: bool = False
@@ -106,11 +108,14 @@ class Counted:
         counted = self._hear_mirrors(mirrors)
         views = sorted(shadows, key=lambda view: view.uid)
         for view in views:
+            known = counted.shadows.get(view.uid)
+            if view.former is not None and known is not None and known.instance == view.former.instance:
+                counted = counted.hear(view.uid, view.former, epoch=epoch)
             if view.report is not None:
-                counted = counted._hear(view.uid, view.report, epoch=epoch)
+                counted = counted.hear(view.uid, view.report, epoch=epoch)
         left = counted.shadows.keys() - {view.uid for view in views if not view.gone}
         for uid in sorted(left):
-            counted = counted._fold(uid)
+            counted = counted.fold(uid)
         return counted
 
     def begin(self) -> "Counted":
@@ -121,14 +126,15 @@ class Counted:
         }
         return Counted(shadows=shadows, mirrors=self.mirrors)
 
-    def _hear(self, uid: str, report: ShadowReport, *, epoch: str) -> "Counted":
+    def hear(self, uid: str, report: ShadowReport, *, epoch: str) -> "Counted":
+        """Return the counts with what one shadow tells, however often it has told it."""
         known = self.shadows.get(uid)
         if known is None and len(self.shadows) >= MAX_SHADOWS:
             return self
         if known is not None and known.instance != report.instance:
             # A supervisor does not end by itself: most likely the container was out of memory.
-            folded = self._fold(uid)
-            return replace(folded, crashes_gone=folded.crashes_gone + 1)._hear(uid, report, epoch=epoch)
+            folded = self.fold(uid)
+            return replace(folded, crashes_gone=folded.crashes_gone + 1).hear(uid, report, epoch=epoch)
         known = known or Told(instance=report.instance)
         process = report.process
         told = _to_numbers(process.counts) if process and epoch and process.epoch == epoch else ()
@@ -136,7 +142,8 @@ class Counted:
         heard = replace(known, numbers=tuple(map(max, pairs)), ends=max(known.ends, report.ends))
         return replace(self, shadows={**self.shadows, uid: heard})
 
-    def _fold(self, uid: str) -> "Counted":
+    def fold(self, uid: str) -> "Counted":
+        """Return the counts once a shadow is no more."""
         told = self.shadows[uid]
         return replace(
             self,

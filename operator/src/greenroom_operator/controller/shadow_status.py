@@ -42,6 +42,7 @@ _COUNTERS: Final = (
     "differences",
     "segments",
     "message",
+    "error",
     "evidence",
     "counted",
     "observed_time",
@@ -117,17 +118,21 @@ def _gist(status: ShadowStatus) -> dict[str, Any]:
 
 def _has_lost_shadows(before: ShadowStatus, progress: ShadowProgress) -> bool:
     """Whether a shadow is gone whose last words are not in status: nobody can ask it again."""
-    return bool(_read_counted(before.counted).shadows.keys() - progress.counted.shadows.keys())
+    lives = [
+        {(uid, told.instance) for uid, told in counted.shadows.items()}
+        for counted in (_read_counted(before.counted), progress.counted)
+    ]
+    return bool(lives[0] - lives[1])
 
 
 def _describe(
     observed: Observed, plan: ReleasePlan, progress: ShadowProgress, *, now: datetime
 ) -> ShadowStatus:
     total = progress.counted.total
-    state, message = _find_state(observed, plan, progress)
+    state, told = _find_state(observed, plan, progress)
     compared = progress.compares or bool(progress.epoch)
     percent = _spell_percent(total.disagreed, of=total.compared)
-    told = message if state is not ShadowState.COMPARING else ""
+    waits = state in (ShadowState.PREPARING, ShadowState.WAITING) and progress.verdict not in LATCHED
     return ShadowStatus(
         version=progress.version,
         digest=progress.digest or None,
@@ -143,7 +148,8 @@ def _describe(
         differences=_spell_differences(total) or None,
         segments=_build_segments(plan, total),
         verdict=progress.verdict.value if compared else None,
-        message=clip(progress.message if progress.verdict in LATCHED else told or progress.message) or None,
+        message=clip(told if waits else progress.message) or None,
+        error=clip(told) if state is ShadowState.BROKEN else None,
         epoch=progress.epoch or None,
         attempt=progress.attempt or None,
         evidence=_write_evidence(progress.evidence) if progress.evidence else None,
@@ -193,7 +199,7 @@ def _find_quantile(counts: Sequence[int], bounds: Sequence[float], share: float)
         if count and below + count >= wanted:
             lower = bounds[at - 1] if at else bounds[0] / 2
             upper = bounds[at] if at < len(bounds) else bounds[-1] * 2
-            return lower * (upper / lower) ** ((wanted - below) / count)
+            return float(lower * (upper / lower) ** ((wanted - below) / count))
         below += count
     return 0.0
 
@@ -220,15 +226,13 @@ def _spell_bound(counts: Sequence[int], share: float) -> str:
 # How it is
 
 
-def _find_state(
-    observed: Observed, plan: ReleasePlan, progress: ShadowProgress
-) -> tuple[ShadowState, str]:
+def _find_state(observed: Observed, plan: ReleasePlan, progress: ShadowProgress) -> tuple[ShadowState, str]:
     """Return the state, and why it is that one; what was known stays until shadows have had time to speak."""
     before = observed.deployment.status.shadow
     present = [view for view in observed.shadows if not view.gone]
     known = before is not None and (before.version, before.epoch) == (progress.version, progress.epoch)
     if before is not None and known and any(view.report is None and not view.silent for view in present):
-        return before.state, before.message or ""
+        return before.state, (before.error or before.message or "")
     if trouble := _find_trouble(observed, progress, present):
         return ShadowState.BROKEN, trouble
     held = [view for view in present if _has(view, progress)]
@@ -359,21 +363,22 @@ def build_shadow_condition(
 def _judge_health(shadow: ShadowStatus) -> tuple[ConditionStatus, Reason, str]:
     told, version = shadow.message or "", shadow.version
     if shadow.state is ShadowState.BROKEN:
-        return ConditionStatus.FALSE, Reason.SHADOW_BROKEN, told
+        return ConditionStatus.FALSE, Reason.SHADOW_BROKEN, shadow.error or told
     if shadow.verdict == Outcome.FAIL:
         return ConditionStatus.FALSE, Reason.SHADOW_FAILED, f"{version} has failed: {told}"
     if shadow.verdict == Outcome.PASS:
         return ConditionStatus.TRUE, Reason.SHADOW_PASSED, f"{version} has passed: {told}"
-    match shadow.state:
-        case ShadowState.PREPARING:
-            return ConditionStatus.UNKNOWN, Reason.SHADOW_PREPARING, told or f"shadows prove {version}"
-        case ShadowState.WAITING:
-            return ConditionStatus.TRUE, Reason.WAITING, told or "there is nothing to compare"
-        case ShadowState.OVER:
-            return ConditionStatus.TRUE, Reason.SHADOW_OVER, told
-        case _:
-            message = f"{version} is compared with production; the gate has not decided yet"
-            return ConditionStatus.TRUE, Reason.COMPARING, message
+    if shadow.state is ShadowState.COMPARING:
+        told = f"{version} is compared with production; the gate has not decided yet"
+    return *_QUIET[shadow.state], told
+
+
+_QUIET: Final[Mapping[ShadowState, tuple[ConditionStatus, Reason]]] = {
+    ShadowState.PREPARING: (ConditionStatus.UNKNOWN, Reason.SHADOW_PREPARING),
+    ShadowState.COMPARING: (ConditionStatus.TRUE, Reason.COMPARING),
+    ShadowState.WAITING: (ConditionStatus.TRUE, Reason.WAITING),
+    ShadowState.OVER: (ConditionStatus.TRUE, Reason.SHADOW_OVER),
+}
 
 
 def keep_shadow_condition(before: Sequence[Condition]) -> tuple[Condition, ...]:
@@ -414,7 +419,7 @@ def _find_health(
         return None
     if is_now:
         condition = find_condition(after.conditions, ConditionType.SHADOW_HEALTHY)
-        message = condition.message if condition else new.message or ""
+        message = condition.message if condition else new.error or ""
         return Transition(
             warning=True,
             reason=Reason.SHADOW_BROKEN.value,

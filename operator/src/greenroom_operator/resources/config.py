@@ -116,7 +116,9 @@ def _build_shadow(deployment: ModelDeployment) -> ShadowConfig | None:
     tolerance = float(shadow.tolerance)
     if shadow.placement is ShadowPlacement.SIDECAR:
         return ShadowConfig(tolerance=tolerance)
-    return ShadowConfig(address=f"tcp:{shadow_host(deployment)}:{names.SHADOW_FRAMES_PORT}", tolerance=tolerance)
+    return ShadowConfig(
+        address=f"tcp:{shadow_host(deployment)}:{names.SHADOW_FRAMES_PORT}", tolerance=tolerance
+    )
 
 
 def _seconds(duration: str) -> float:

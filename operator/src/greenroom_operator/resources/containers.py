@@ -19,6 +19,7 @@ _CONFIG_PATH: Final = f"{names.CONFIG_DIR}/{names.CONFIG_FILE}"
 def build_serving_container(deployment: ModelDeployment, *, default_image: str) -> dict[str, Any]:
     """Return the container that answers."""
     spec, features = deployment.spec, deployment.spec.features
+    redis, compute = (features.redis, features.compute) if features else (None, None)
     return {
         "name": names.SERVING_CONTAINER,
         **_build_image(deployment, default_image=default_image),
@@ -37,10 +38,8 @@ def build_serving_container(deployment: ModelDeployment, *, default_image: str) 
         **_build_env_from(
             deployment,
             {
-                names.ENV_FEATURES_REDIS_PREFIX: features and features.redis and features.redis.secret_ref,
-                names.ENV_FEATURES_COMPUTE_PREFIX: features
-                and features.compute
-                and features.compute.secret_ref,
+                names.ENV_FEATURES_REDIS_PREFIX: redis.secret_ref if redis else None,
+                names.ENV_FEATURES_COMPUTE_PREFIX: compute.secret_ref if compute else None,
             },
         ),
     }
@@ -60,9 +59,7 @@ def build_shadow_container(deployment: ModelDeployment, *, default_image: str) -
         "name": names.SHADOW_CONTAINER,
         **_build_image(deployment, default_image=default_image),
         "command": ["python", "-m", "greenroom_runtime.shadow", "--config", _CONFIG_PATH],
-        "ports": [
-            {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()
-        ],
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "env": [
             {"name": names.ENV_MEMORY_LIMIT, "valueFrom": {"resourceFieldRef": limit}},
             *_build_env(deployment),
@@ -99,7 +96,7 @@ def _build_env_from(
     """Return the Secrets whose keys become variables: with prefixes, so that they never mix."""
     source = deployment.spec.source.secret_ref
     prefixed = {names.ENV_LOG_PREFIX: deployment.spec.prediction_log.secret_ref, **more}
-    secrets = [
+    secrets: list[dict[str, Any]] = [
         *([{"secretRef": {"name": source.name}}] if source else []),
         *(
             {"prefix": prefix, "secretRef": {"name": secret.name}}
