@@ -168,7 +168,7 @@ class ShadowStatus(ApiModel):
     segments: Annotated[tuple[SegmentStatus, ...], Field(max_length=MAX_SEGMENTS), list_map("name")] = ()
     """The same by what the rules of spec.rollout name, at most 32."""
     verdict: Word | None = None
-    """What the gate says: Pass, Fail or Inconclusive. Pass and Fail stay for as long as the same is compared."""
+    """What the gate says: Pass, Fail or Inconclusive. Pass and Fail stay while the same is compared."""
     message: Message | None = None
     """What the gate has counted, or what the shadow waits for."""
     error: Message | None = None
