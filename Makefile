@@ -86,8 +86,9 @@ bench-serving: .venv/.dev ## measure: the serving runtime beside its peers, on a
 bench-features: .venv/.dev ## measure: the feature cache through faults, on a quiet machine, some 20 minutes
 	@.venv/bin/python -m benchmarks.features
 
-bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 25 minutes
+bench-gates: .venv/.dev ## simulate: thousands of releases before the gates of rollouts and shadows, some 30 minutes
 	@.venv/bin/python -m benchmarks.gates
+	@.venv/bin/python -m benchmarks.gates shadow
 
 clean: ## remove what make has made here; a cluster's parts in the user's cache stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
