@@ -84,7 +84,8 @@ def test_a_process_whose_heart_stops_is_killed(what: str) -> None:
 
 def test_a_process_that_is_stopped_is_killed() -> None:
     """A process that was sent SIGSTOP is Hung."""
-    with Supervised(misbehaving("signal", int(signal.SIGSTOP)), heart=0.2, first_heart=0.2) as supervised:
+    stopped = misbehaving("signal", int(signal.SIGSTOP))
+    with Supervised(stopped, pace={"heart": 0.2, "first_heart": 0.2}) as supervised:
         report = supervised.wait_for_end()
         assert report.end is not None
         assert report.end.reason is shadow.EndReason.HUNG

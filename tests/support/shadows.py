@@ -1,6 +1,7 @@
 """A real shadow for tests: its supervisor, its process, and what a serving process would send it."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -242,6 +243,23 @@ class ShadowPod:
                 told.version is not None and (told.version.name, told.version.state) == (version, state)
             )
         )
+
+    def process_id(self) -> int:
+        """Return the id of the shadow process that there is now."""
+        supervisor = self.supervised.process.pid
+        return int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0])
+
+    def kill_process(self) -> None:
+        """End the shadow process by force."""
+        os.kill(self.process_id(), signal.SIGKILL)
+
+    def wait_restarted(self, ends: int) -> None:
+        """Wait until there is a process again after so many have ended."""
+        self.supervised.wait_until(lambda report: report.ends >= ends and report.running)
+
+    def wait_for_metric(self, line: str) -> None:
+        """Wait until a scrape shows this line."""
+        self.supervised.wait_until(lambda _: line in self.supervised.metrics().splitlines())
 
     def wait_received(self, number: int) -> ProcessReport:
         """Wait until so many frames are accounted for."""

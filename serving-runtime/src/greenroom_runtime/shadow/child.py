@@ -49,16 +49,37 @@ class Words:
         return lines
 
 
-def parse_words(line: bytes) -> tuple[dict[str, Any], str | None] | None:
-    """Return the report and, where there are some, the metrics; None for what is no such line."""
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One line of what a process tells."""
+
+    process: dict[str, Any]
+    """Its report, a ``contract.shadow.ProcessReport``."""
+    metrics: str | None
+    """What Prometheus scrapes; None in most lines."""
+    patience: float
+    """Seconds that it may say nothing from now on, if that is more than usual: it loads a model."""
+
+
+def parse_told(line: bytes) -> Told | None:
+    """Return what a line tells; None for what is no such line."""
     try:
-        told = json.loads(line)
+        told = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return None
     if not isinstance(told, dict) or not isinstance(told.get("process"), dict):
         return None
-    metrics = told.get("metrics")
-    return told["process"], metrics if isinstance(metrics, str) else None
+    metrics, patience = told.get("metrics"), told.get("patience")
+    return Told(
+        process=told["process"],
+        metrics=metrics if isinstance(metrics, str) else None,
+        patience=float(patience) if isinstance(patience, int | float) else 0.0,
+    )
+
+
+def _refuse_constant(text: str) -> None:
+    """Refuse NaN and infinities, which the operator's JSON has not."""
+    raise ValueError(text)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -76,6 +97,8 @@ class Child:
     oom_kills: int
     """Of the container, when it was started."""
     spoke: bool = False
+    patience: float = 0.0
+    """Seconds of silence that it asked for last."""
     asked: bool = False
     peak_bytes: int = 0
     verdict: Verdict | None = None

@@ -23,8 +23,8 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS: Final = 1.0
 _BACKLOG: Final = 64
 _MOST_CONNECTIONS: Final = 256
-_MOST_BYTES: Final = 4 * 1024 * 1024
-"""Of packets that wait; their frames take a few times that of memory."""
+_MOST_BYTES: Final = 1024 * 1024
+"""Of packets that wait; their frames take up to ten times that of memory."""
 _READ_BYTES: Final = MAX_PACKET + 1
 _KEEP_ALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 """Seconds, seconds and times: a pod that vanished says no goodbye."""

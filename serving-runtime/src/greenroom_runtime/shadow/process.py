@@ -22,8 +22,9 @@ import structlog
 from pydantic import ValidationError
 
 from greenroom_runtime.contract import names
-from greenroom_runtime.contract.config import RuntimeConfig, ShadowConfig, parse_config
+from greenroom_runtime.contract.config import RuntimeConfig, parse_config
 from greenroom_runtime.contract.flags import FlagStore, Shadow
+from greenroom_runtime.contract.report import VersionState
 from greenroom_runtime.contract.shadow import ProcessReport
 from greenroom_runtime.models.batching import Batcher
 from greenroom_runtime.models.residents import LoadedVersion, Residents
@@ -92,7 +93,8 @@ class ShadowProcess:
         """Open the source and the store; ValueError or StoreError where that cannot work."""
         if config.shadow is None:
             raise ValueError("the configuration has no shadow")
-        self._shadow_config: ShadowConfig = config.shadow
+        self._config = config
+        self._tolerance = config.shadow.tolerance
         self._pace = pace
         self._teller = teller
         place = parse_address(config.shadow.address, host=config.host, port=frames_port)
@@ -227,7 +229,7 @@ class ShadowProcess:
                 classes=frame.classes,
                 error=frame.error,
             )
-            verdict = compare(expected, found, tolerance=self._shadow_config.tolerance)
+            verdict = compare(expected, found, tolerance=self._tolerance)
         self._tally.count(frame, verdict, seconds=answer.seconds)
         self._metrics.count(loaded.name, verdict, seconds=answer.seconds, production_seconds=frame.seconds)
         if self._log is not None and verdict is not NOT_COMPARABLE:
@@ -260,10 +262,20 @@ class ShadowProcess:
             if self._worker.busy_seconds <= self._pace.row:
                 now = time.monotonic()
                 due = now >= self._next_metrics
-                self._teller.tell(self.report(), metrics=self._metrics.exposition() if due else None)
+                self._teller.tell(
+                    self.report(),
+                    metrics=self._metrics.exposition() if due else None,
+                    patience=self._config.proof.trial_seconds if self._is_loading() else 0.0,
+                )
                 if due:
                     self._next_metrics = now + self._pace.metrics
             await asyncio.sleep(self._pace.tell)
+
+    def _is_loading(self) -> bool:
+        """Tell whether all may stand still soon: nothing else runs while onnxruntime loads a model."""
+        return any(
+            one.state in (VersionState.PROVING, VersionState.LOADING) for one in self._residents.reports()
+        )
 
     def _unused_batcher(self, version: str, session: ModelSession, row_seconds: float) -> Batcher:  # noqa: ARG002
         """Satisfy the residents: here rows reach the session one by one, in a thread."""

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from greenroom_runtime.contract import names
 from greenroom_runtime.shadow import ends
-from greenroom_runtime.shadow.child import Child, parse_words, read, start
+from greenroom_runtime.shadow.child import Child, parse_told, read, start
 from greenroom_runtime.shadow.ends import Backoff, End, Ended, Verdict, explain
 from greenroom_runtime.shadow.memory import Bounds, Cgroup, descendants, resident_bytes
 from greenroom_runtime.shadow.told import tell, write_if_read
@@ -45,6 +45,8 @@ class Pace:
     """How long a process may tell nothing."""
     first_heart: float = 60.0
     """The same before it has told anything: imports take long on a node that is busy."""
+    longest_heart: float = 600.0
+    """The most that a process may ask for, which loads a large model."""
     end: float = 8.0
     """How long it has to end in order, its prediction log to flush."""
     first_wait: float = 0.5
@@ -227,11 +229,11 @@ class Supervisor:
         if content == b"":
             child.told = self._hang_up(child.told)
         for line in child.words.take(content or b""):
-            told = parse_words(line)
+            told = parse_told(line)
             if told is not None:
-                child.heard, child.spoke = self._clock(), True
-                self._process = told[0]
-                self._metrics = told[1] if told[1] is not None else self._metrics
+                child.heard, child.spoke, child.patience = self._clock(), True, told.patience
+                self._process = told.process
+                self._metrics = told.metrics if told.metrics is not None else self._metrics
         return bool(content)
 
     def _overhear(self, child: Child) -> bool:
@@ -290,7 +292,8 @@ class Supervisor:
         )
 
     def _judge_heart(self, child: Child, now: float) -> Verdict | None:
-        patience = self._pace.heart if child.spoke else self._pace.first_heart
+        usual = self._pace.heart if child.spoke else self._pace.first_heart
+        patience = max(usual, min(child.patience, self._pace.longest_heart))
         if now - child.heard <= patience:
             return None
         message = (

@@ -20,10 +20,13 @@ class Teller:
         self._rest = b""
         os.set_blocking(descriptor, False)
 
-    def tell(self, report: ProcessReport, *, metrics: str | None) -> None:
-        """Tell the report, and the metrics where there are some; SupervisorGoneError where nobody listens."""
+    def tell(self, report: ProcessReport, *, metrics: str | None, patience: float = 0.0) -> None:
+        """Tell the report, the metrics where there are some, and how long nothing may follow.
+
+        SupervisorGoneError where nobody listens.
+        """
         if not self._rest:
-            told = {"process": report.model_dump(mode="json"), "metrics": metrics}
+            told = {"process": report.model_dump(mode="json"), "metrics": metrics, "patience": patience}
             self._rest = orjson.dumps(told) + b"\n"
         try:
             with suppress(BlockingIOError):
