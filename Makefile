@@ -89,8 +89,9 @@ bench-features: .venv/.dev ## measure: the feature cache through faults, on a qu
 bench-shadow: .venv/.dev ## measure: what mirroring to a shadow costs the serving process, on a quiet machine, some 10 minutes
 	@.venv/bin/python -m benchmarks.shadow
 
-bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 25 minutes
+bench-gates: .venv/.dev ## simulate: thousands of releases before the gates of rollouts and shadows, some 30 minutes
 	@.venv/bin/python -m benchmarks.gates
+	@.venv/bin/python -m benchmarks.gates shadow
 
 clean: ## remove what make has made here; a cluster's parts in the user's cache stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
