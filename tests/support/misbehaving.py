@@ -17,6 +17,11 @@ def tell(**process: object) -> None:
     os.write(_TELL, json.dumps({"process": process, "metrics": "told 1\n"}).encode() + b"\n")
 
 
+def tell_patience(seconds: float) -> None:
+    """Ask the supervisor for so many seconds of silence."""
+    os.write(_TELL, json.dumps({"process": {}, "patience": seconds}).encode() + b"\n")
+
+
 def beat() -> None:
     """Tell for ever that all is well."""
     while True:
@@ -62,6 +67,9 @@ def main() -> None:  # noqa: C901, PLR0912, PLR0915 one case for each wrong thin
         case "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             beat()
+        case "patient":
+            tell_patience(float(sys.argv[2]))
+            signal.pause()
         case "silent":
             signal.pause()
         case "garbage":
