@@ -23,6 +23,7 @@ from greenroom_operator.api.modeldeployment import (
     VersionStatus,
 )
 from greenroom_operator.api.rollout import RolloutState, RolloutStatus
+from greenroom_operator.api.shadow import SegmentStatus, ShadowState, ShadowStatus
 from greenroom_operator.api.times import format_timestamp
 from tests.support.kstatus import KStatus, compute_kstatus
 from tests.support.kubectl import Kubectl
@@ -76,6 +77,29 @@ SERVING = ModelDeploymentStatus(
         message="held for 2h",
         evidence="{}",
         last_crash_time=NOW,
+    ),
+    shadow=ShadowStatus(
+        version="v4",
+        digest=f"sha256:{'2' * 64}",
+        state=ShadowState.COMPARING,
+        summary="0.4%",
+        requests=90122,
+        disagreements=361,
+        disagreement_percent="0.4",
+        errors=0,
+        not_comparable=0,
+        dropped=12,
+        latency_ratio="1.1",
+        differences="p50 <=1e-06, p99 <=0.02, max <=0.1",
+        segments=(SegmentStatus(name="country=NO", requests=7, disagreements=1),),
+        verdict="Inconclusive",
+        message="errors: not proven yet",
+        error="why it was broken",
+        epoch="v4@20261103T093000.000000#0a1b2c3d",
+        attempt="0a1b2c3d",
+        evidence="{}",
+        counted="eJyrrgUAAXUA+Q==",
+        observed_time="2026-11-03T09:30:00Z",
     ),
     replicas=3,
     ready_replicas=3,
@@ -202,13 +226,24 @@ def test_columns_say_what_serves(deploy: Deploy, kubectl: Kubectl) -> None:
     """`kubectl get md` answers the first questions, `-o wide` the second ones."""
     deploy("columns", status=SERVING)
     header, row = kubectl("get", "md", "columns").splitlines()
-    assert header.split() == ["NAME", "VERSION", "ROLLOUT", "READY", "REPLICAS", "AGE"]
-    assert row.split()[:6] == ["columns", "v2", "v3", "(10%)", "True", "3/3"]
+    assert header.split() == [
+        "NAME",
+        "VERSION",
+        "ROLLOUT",
+        "SHADOW",
+        "DISAGREE",
+        "READY",
+        "REPLICAS",
+        "AGE",
+    ]
+    assert row.split()[:8] == ["columns", "v2", "v3", "(10%)", "v4", "0.4%", "True", "3/3"]
     header, row = kubectl("get", "md", "columns", "--output=wide").splitlines()
     assert header.split() == [
         "NAME",
         "VERSION",
         "ROLLOUT",
+        "SHADOW",
+        "DISAGREE",
         "READY",
         "REPLICAS",
         "REASON",
@@ -216,7 +251,7 @@ def test_columns_say_what_serves(deploy: Deploy, kubectl: Kubectl) -> None:
         "URL",
         "AGE",
     ]
-    assert row.split()[6:9] == ["Serving", "Complete", "http://churn.default.svc"]
+    assert row.split()[8:11] == ["Serving", "Complete", "http://churn.default.svc"]
 
 
 def test_the_category_finds_it(deploy: Deploy, kubectl: Kubectl) -> None:
@@ -248,6 +283,10 @@ def published(crd: str, kubectl: Kubectl) -> None:
         ("md.spec.rollout.steps.hold", "Only time for which pods report evidence counts"),
         ("md.spec.rollout.gate.minRequests", "At 1 % of users 1000 requests are 100,000 of all"),
         ("md.status.rollout", "Aborted and Refused route nobody"),
+        ("md.spec.shadow", "sees production's traffic and is never served"),
+        ("md.spec.shadow.tolerance", "labels must be the same"),
+        ("md.spec.shadow.resources", "enough for a model of 128Mi"),
+        ("md.status.shadow", "Over once it is production"),
         ("md.status.promotion", "Preparing until every pod has proven it"),
     ],
 )
@@ -274,6 +313,14 @@ ROLLOUT: dict[str, Any] = {
     "paused": False,
 }
 """Shares as people write them: some whole, some not."""
+SHADOW: dict[str, Any] = {
+    "version": "v4",
+    "percent": 12.5,
+    "placement": "Deployment",
+    "replicas": 2,
+    "resources": {"limits": {"cpu": 1, "memory": "1024Mi"}},
+    "gate": {"maxErrorPercent": "0.5"},
+}
 
 
 @pytest.mark.parametrize("arguments", [(), ("--server-side",)], ids=["client-side", "server-side"])
@@ -287,6 +334,7 @@ def test_applying_again_changes_nothing(arguments: tuple[str, ...], deploy: Depl
             {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
         ],
         "rollout": ROLLOUT,
+        "shadow": SHADOW,
     }
     deploy("again", **spec)
     document = model_deployment("again", **spec)
@@ -298,8 +346,8 @@ def test_applying_again_changes_nothing(arguments: tuple[str, ...], deploy: Depl
 
 def test_diff_shows_a_change_and_nothing_else(deploy: Deploy, kubectl: Kubectl) -> None:
     """`kubectl diff` is silent for what was applied, and shows what was not."""
-    deploy("diffed", status=SERVING, progressDeadline="90s", rollout=ROLLOUT)
-    applied = model_deployment("diffed", progressDeadline="90s", rollout=ROLLOUT)
+    deploy("diffed", status=SERVING, progressDeadline="90s", rollout=ROLLOUT, shadow=SHADOW)
+    applied = model_deployment("diffed", progressDeadline="90s", rollout=ROLLOUT, shadow=SHADOW)
     same = kubectl.run("diff", "--filename=-", document=applied)
     assert (same.returncode, same.stdout) == (0, "")
     changed = kubectl.run(

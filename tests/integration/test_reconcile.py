@@ -17,7 +17,7 @@ from greenroom_operator.errors import Conflict, Forbidden
 from greenroom_operator.kinds import WATCHED, Key
 from greenroom_operator.kube import Kube
 from greenroom_operator.metrics import Metrics
-from greenroom_operator.pods import PodReports
+from greenroom_operator.pods import PodReports, ShadowReports
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import parse_flags
 from tests.support.kubectl import Kubectl
@@ -41,6 +41,7 @@ class Operator:
             store=self.store,
             writer=Writer(self.kube, store=self.store, metrics=metrics, may_write=lambda: True),
             reports=PodReports(),
+            shadow_reports=ShadowReports(),
             default_image="greenroom-runtime:test",
             instance="test",
             now=lambda: datetime.now(UTC),

@@ -27,7 +27,7 @@ ABSENT = None
 """Abnormal-true conditions are there only while they are true."""
 
 
-TABLED = [name for name in ConditionType if name is not ConditionType.FEATURES_HEALTHY]
+TABLED = [name for name in ConditionType if not name.endswith("Healthy")]
 """The conditions of the truth table."""
 
 
@@ -107,6 +107,15 @@ ROWS = [
         ABSENT,
         "True VerificationFailed",
         "Failed",
+    ),
+    Row(
+        Situation.WAITING_FOR_SHADOW,
+        "True WaitingForShadow",
+        "True WaitingForShadow",
+        "False WaitingForShadow",
+        ABSENT,
+        ABSENT,
+        "Current",
     ),
     Row(
         Situation.ROLLING_OUT,

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from greenroom_operator.kinds import Key
 from greenroom_operator.pods import Observation, PodReports
+from greenroom_runtime.contract.report import PodReport
 
 CHURN = Key("ml", "churn")
 UID = "uid-1"
@@ -26,7 +27,7 @@ class Following:
         self.reports = PodReports(port=port)
         self.told: asyncio.Queue[Key] = asyncio.Queue()
 
-    async def change(self) -> Observation:
+    async def change(self) -> Observation[PodReport]:
         """Wait until somebody is told, then return what is known."""
         assert await self.told.get() == CHURN
         observation = self.reports.observation(UID)

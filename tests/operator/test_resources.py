@@ -36,9 +36,25 @@ def manifests(case: str) -> list[Manifest]:
 
 
 def only(manifests: list[Manifest], kind: str) -> Manifest:
-    """Return the one child of a kind."""
-    (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
+    """Return the one child of a kind; of what serves, where a shadow has one too."""
+    (found,) = [manifest for manifest in of_kind(manifests, kind) if not is_shadow(manifest)]
     return found
+
+
+def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
+    """Return the children of a kind."""
+    return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def is_shadow(manifest: Manifest) -> bool:
+    """Tell whether a child is there for the shadow's own pods."""
+    return bool(manifest["metadata"]["name"].endswith("-shadow"))
+
+
+def template(manifest: Manifest) -> Manifest:
+    """Return the pods' part of a Deployment."""
+    pod: Manifest = manifest["spec"]["template"]
+    return pod
 
 
 def workload(**parts: Any) -> Manifest:
@@ -73,22 +89,21 @@ def test_the_full_case_is_full() -> None:
 
 def test_pods_meet_the_restricted_standard(manifests: list[Manifest]) -> None:
     """A namespace that enforces ``restricted`` admits the pods, and they cannot write to their own image."""
-    pod = only(manifests, "Deployment")["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["runAsUser"] > 0
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod)
-    allowed = {"name", "configMap", "emptyDir", "persistentVolumeClaim"}
-    assert {kind for volume in pod["volumes"] for kind in volume} <= allowed
-    assert not any("hostPort" in port for port in container["ports"])
-    assert pod["automountServiceAccountToken"] is False
+    for pod in (template(manifest)["spec"] for manifest in of_kind(manifests, "Deployment")):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod)
+        allowed = {"name", "configMap", "emptyDir", "persistentVolumeClaim"}
+        assert {kind for volume in pod["volumes"] for kind in volume} <= allowed
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert not any("hostPort" in port for port in container["ports"])
 
 
 def test_children_say_whose_they_are(case: str, manifests: list[Manifest]) -> None:
@@ -97,10 +112,12 @@ def test_children_say_whose_they_are(case: str, manifests: list[Manifest]) -> No
     for manifest in manifests:
         metadata = manifest["metadata"]
         assert metadata["namespace"] == deployment.metadata.namespace
+        component = {"app.kubernetes.io/component": "shadow"} if is_shadow(manifest) else {}
         assert metadata["labels"] == {
-            "app.kubernetes.io/name": "greenroom-serving",
+            "app.kubernetes.io/name": "greenroom-shadow" if is_shadow(manifest) else "greenroom-serving",
             "app.kubernetes.io/managed-by": "greenroom",
             "greenroom.dev/deployment": deployment.metadata.name,
+            **component,
         }
         assert len(metadata["ownerReferences"]) == 1
         assert controller_uid(manifest) == deployment.metadata.uid
@@ -108,28 +125,33 @@ def test_children_say_whose_they_are(case: str, manifests: list[Manifest]) -> No
 
 
 def test_selectors_find_the_pods(manifests: list[Manifest]) -> None:
-    """Deployment and Service select the pods by labels that never change."""
-    deployment = only(manifests, "Deployment")["spec"]
-    selector = deployment["selector"]["matchLabels"]
-
-    assert selector.items() <= deployment["template"]["metadata"]["labels"].items()
-    assert only(manifests, "Service")["spec"]["selector"] == selector
+    """Deployment and Service select the same pods, by labels that never change, and nobody else's."""
+    pods = {
+        m["metadata"]["name"]: template(m)["metadata"]["labels"] for m in of_kind(manifests, "Deployment")
+    }
+    for manifest in of_kind(manifests, "Deployment"):
+        name, selector = manifest["metadata"]["name"], manifest["spec"]["selector"]["matchLabels"]
+        (service,) = [m for m in of_kind(manifests, "Service") if m["metadata"]["name"] == name]
+        assert service["spec"]["selector"] == selector
+        assert [pod for pod, labels in pods.items() if selector.items() <= labels.items()] == [name]
 
 
 def test_mounts_and_volumes_agree(manifests: list[Manifest]) -> None:
     """Configuration and flags come from the very ConfigMaps that are built, each as a whole directory."""
-    pod = only(manifests, "Deployment")["spec"]["template"]["spec"]
     config_maps = {m["metadata"]["name"]: m["data"] for m in manifests if m["kind"] == "ConfigMap"}
-    mounts = {mount["name"]: mount for mount in pod["containers"][0]["volumeMounts"]}
-    files = {
-        mounts[volume["name"]]["mountPath"]: set(config_maps[volume["configMap"]["name"]])
-        for volume in pod["volumes"]
-        if "configMap" in volume
-    }
-
-    assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
-    assert files == {names.CONFIG_DIR: {names.CONFIG_FILE}, names.FLAGS_DIR: {names.FLAGS_FILE}}
-    assert not any("subPath" in mount for mount in mounts.values())
+    for pod in (template(manifest)["spec"] for manifest in of_kind(manifests, "Deployment")):
+        used = set()
+        for container in pod["containers"]:
+            mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+            files = {
+                mounts[volume["name"]]["mountPath"]: set(config_maps[volume["configMap"]["name"]])
+                for volume in pod["volumes"]
+                if "configMap" in volume
+            }
+            assert files == {names.CONFIG_DIR: {names.CONFIG_FILE}, names.FLAGS_DIR: {names.FLAGS_FILE}}
+            assert not any("subPath" in mount for mount in mounts.values())
+            used |= set(mounts)
+        assert used == {volume["name"] for volume in pod["volumes"]}
 
 
 def test_runtime_reads_what_is_built(case: str, manifests: list[Manifest]) -> None:
@@ -559,3 +581,150 @@ def test_memory_limit_bounds_the_trial(memory: object, expected: int | None) -> 
 
     config = build_runtime_config(model_deployment(resources=resources))
     assert config.proof.memory_limit_bytes == expected
+
+
+# The shadow
+
+
+SIDECAR = {"shadow": {"version": "v2"}}
+
+
+def containers(**parts: Any) -> dict[str, Manifest]:
+    """Return the containers of a serving pod by name, in their order."""
+    return {container["name"]: container for container in template(workload(**parts))["spec"]["containers"]}
+
+
+def test_the_sidecar_is_last_and_cannot_make_a_pod_unready() -> None:
+    """Kubernetes counts every container for a pod's readiness: so it has no probe, and is listed last."""
+    found = containers(**SIDECAR)
+
+    assert list(found) == ["serving", "shadow"]
+    shadow = found["shadow"]
+    assert not {"startupProbe", "livenessProbe", "readinessProbe", "lifecycle"} & set(shadow)
+    assert [port["containerPort"] for port in shadow["ports"]] == [names.SHADOW_PORT]
+    assert shadow["image"] == found["serving"]["image"]
+    assert list(containers()) == ["serving"]
+
+
+def test_a_shadow_always_has_a_memory_limit_and_knows_it() -> None:
+    """What it takes beyond is to end its process: the container reads its own limit from the downward API."""
+    for resources in ({}, {"resources": {"limits": {"memory": "1Gi"}}}):
+        shadow = containers(shadow={"version": "v2", **resources})["shadow"]
+        (limit,) = [one for one in shadow["env"] if one["name"] == names.ENV_MEMORY_LIMIT]
+        assert limit["valueFrom"] == {
+            "resourceFieldRef": {"containerName": "shadow", "resource": "limits.memory"}
+        }
+        assert parse_quantity(shadow["resources"]["limits"]["memory"]) >= 512 * 2**20
+
+
+def test_a_shadow_has_the_credentials_of_the_source_and_of_the_log_and_no_others() -> None:
+    """It fetches versions and keeps records; features it is given."""
+    shadow = containers(
+        source={"uri": "s3://models/churn", "secretRef": {"name": "store"}},
+        predictionLog={"sink": "ObjectStore", "uri": "s3://log/churn", "secretRef": {"name": "log"}},
+        features={
+            "redis": {"url": "redis://redis.ml:6379/0", "secretRef": {"name": "redis"}},
+            "compute": {"url": "http://features.ml/{entity}", "secretRef": {"name": "compute"}},
+        },
+        env=[{"name": "AWS_REGION", "value": "eu-north-1"}],
+        **SIDECAR,
+    )["shadow"]
+
+    assert shadow["envFrom"] == [
+        {"secretRef": {"name": "store"}},
+        {"prefix": names.ENV_LOG_PREFIX, "secretRef": {"name": "log"}},
+    ]
+    assert {"name": "AWS_REGION", "value": "eu-north-1"} in shadow["env"]
+
+
+def test_a_shadow_shares_nothing_but_a_small_socket_in_memory() -> None:
+    """Models, records and temporary files of either container are on volumes of their own."""
+    pod = template(workload(**SIDECAR))["spec"]
+    mounts = {
+        container["name"]: {mount["name"]: mount for mount in container["volumeMounts"]}
+        for container in pod["containers"]
+    }
+    shared = mounts["serving"].keys() & mounts["shadow"].keys()
+    written = {name for name in shared if not mounts["shadow"][name].get("readOnly")}
+
+    assert written == {"shadow-socket"}
+    (socket,) = [volume for volume in pod["volumes"] if volume["name"] == "shadow-socket"]
+    assert socket["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Mi"}
+    assert {mounts[name]["shadow-socket"]["mountPath"] for name in mounts} == {names.SHADOW_DIR}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "v3"},
+        {"percent": 1},
+        {"gate": {"minRequests": 1}},
+        {"gate": {"maxLatencyRatio": "3"}},
+        {"onSuccess": "Rollout"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("placement", ["Sidecar", "Deployment"])
+def test_what_the_flag_store_says_of_a_shadow_replaces_no_pod(change: dict[str, Any], placement: str) -> None:
+    """Version, share and gate travel without a restart: no pod template depends on them."""
+    before = {"version": "v2", "placement": placement}
+
+    def templates(shadow: dict[str, Any]) -> list[Manifest]:
+        deployment = model_deployment(shadow=shadow)
+        children = build_children(deployment, flags=flag_store("v1"), default_image=IMAGE)
+        return [template(child) for child in of_kind(children, "Deployment")]
+
+    assert templates(before | change) == templates(before)
+
+
+@pytest.mark.parametrize(
+    "change", [{"tolerance": "0.2"}, {"resources": {"limits": {"memory": "2Gi"}}}], ids=str
+)
+def test_what_the_configuration_says_of_a_shadow_replaces_pods(change: dict[str, Any]) -> None:
+    """Tolerance and resources are those of a process."""
+    before = {"version": "v2"}
+
+    assert containers(shadow=before | change) != containers(shadow=before) or (
+        template(workload(shadow=before | change)) != template(workload(shadow=before))
+    )
+
+
+def test_frames_go_to_the_sidecar_or_to_the_shadow_s_own_pods() -> None:
+    """A socket in the pod, or the Service that is built, at the port that its pods listen on."""
+    own = model_deployment(shadow={"version": "v2", "placement": "Deployment"})
+    children = build_children(own, flags=flag_store("v1"), default_image=IMAGE)
+    (service,) = [child for child in of_kind(children, "Service") if is_shadow(child)]
+    (pods,) = [child for child in of_kind(children, "Deployment") if is_shadow(child)]
+    (container,) = template(pods)["spec"]["containers"]
+    (port,) = service["spec"]["ports"]
+
+    sidecar = build_runtime_config(model_deployment(**SIDECAR)).shadow
+    assert sidecar is not None
+    assert sidecar.address == f"unix:{names.SHADOW_SOCKET}"
+    config = build_runtime_config(own).shadow
+    assert config is not None
+    assert config.address == f"tcp:{service['metadata']['name']}.ml.svc:{port['port']}"
+    named = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert named == {"shadow": names.SHADOW_PORT, "frames": port["port"]}
+    assert port["targetPort"] in named
+    assert list(containers(shadow={"version": "v2", "placement": "Deployment"})) == ["serving"]
+
+
+def test_a_shadow_s_own_pods_are_as_many_as_are_asked_for() -> None:
+    """One by default, whatever the number of serving pods; none where none are wanted."""
+    for replicas, expected in ((None, 1), (0, 0), (3, 3)):
+        shadow = {"version": "v2", "placement": "Deployment"} | (
+            {} if replicas is None else {"replicas": replicas}
+        )
+        deployment = model_deployment(shadow=shadow, replicas=5)
+        children = build_children(deployment, flags=flag_store("v1"), default_image=IMAGE)
+        (found,) = [child for child in of_kind(children, "Deployment") if is_shadow(child)]
+        assert found["spec"]["replicas"] == expected
+
+
+def test_the_tolerance_is_the_number_that_is_written() -> None:
+    """The text in spec is the runtime's number, zero included."""
+    for text, number in (("0", 0.0), ("0.1", 0.1), ("25", 25.0)):
+        config = build_runtime_config(model_deployment(shadow={"version": "v2", "tolerance": text}))
+        assert config.shadow is not None
+        assert config.shadow.tolerance == number

@@ -13,7 +13,7 @@ from tests.support.builders import NOW
 Manifest = dict[str, Any]
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-CASES = ("claim-source", "file-source", "full", "minimal")
+CASES = ("claim-source", "file-source", "full", "minimal", "shadow-deployment", "shadow-sidecar")
 IMAGE = "registry.example.com/greenroom-runtime:default"
 
 
@@ -34,7 +34,7 @@ def file_name(manifest: Manifest) -> str:
     kind, name = manifest["kind"].lower(), manifest["metadata"]["name"]
     if kind == "configmap":
         return "flags.yaml" if name.endswith("-flags") else "config.yaml"
-    return f"{kind}.yaml"
+    return f"{kind}-shadow.yaml" if name.endswith("-shadow") else f"{kind}.yaml"
 
 
 def rewrite(case: str) -> None:

@@ -35,7 +35,7 @@ from greenroom_operator.kinds import LEASE, MODEL_DEPLOYMENT, WATCHED, Key, Kind
 from greenroom_operator.kube import Kube
 from greenroom_operator.logs import configure_logs
 from greenroom_operator.metrics import Metrics
-from greenroom_operator.pods import PodReports
+from greenroom_operator.pods import PodReports, ShadowReports
 from greenroom_operator.settings import Settings
 
 RELIST_PERIOD: Final = 600.0
@@ -101,6 +101,7 @@ class Operator:
         self._store = Store()
         self._queue: WorkQueue[Key] = WorkQueue(random=random.random)
         self._reports = PodReports()
+        self._shadow_reports = ShadowReports()
         self._writer = Writer(
             kube,
             store=self._store,
@@ -111,6 +112,7 @@ class Operator:
             store=self._store,
             writer=self._writer,
             reports=self._reports,
+            shadow_reports=self._shadow_reports,
             default_image=settings.runtime_image,
             instance=settings.identity,
             now=_now,
@@ -138,6 +140,7 @@ class Operator:
         await self._insist(self._relist)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._reports.run(self._queue.add), name="reports")
+            tasks.create_task(self._shadow_reports.run(self._queue.add), name="shadow-reports")
             tasks.create_task(self._relist_again(), name="relist")
             for number in range(self._settings.workers):
                 tasks.create_task(self._take_keys(), name=f"worker-{number}")

@@ -1,38 +1,46 @@
-"""The only module that speaks to serving pods: what each of them has loaded, as it sees itself."""
+"""The only module that speaks to serving pods and to shadows: what each has loaded, as it sees itself."""
 
 import asyncio
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import aiohttp
 from pydantic import ValidationError
 
 from greenroom_operator.kinds import Key
-from greenroom_runtime.contract.names import ADMIN_PORT, REPORT_PATH
-from greenroom_runtime.contract.report import MAX_BYTES, SCHEMA_VERSION, BreakerState, LogReport, PodReport
+from greenroom_runtime.contract import report, shadow
+from greenroom_runtime.contract.names import ADMIN_PORT, REPORT_PATH, SHADOW_PORT
+from greenroom_runtime.contract.report import MAX_BYTES, BreakerState, LogReport, PodReport
+from greenroom_runtime.contract.shadow import ShadowReport
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
 _CONCURRENCY: Final = 32
 _ERROR_LENGTH: Final = 300
 
 
+Report = TypeVar("Report", PodReport, ShadowReport)
+
+
 @dataclass(frozen=True)
-class Observation:
+class Observation(Generic[Report]):
     """What is known of one pod."""
 
-    report: PodReport | None
+    report: Report | None
     """The last report that was understood; None before the first."""
     at: float
     """When that was, on the monotonic clock; before the first, when the pod was first asked."""
     error: str
     """Why the newest attempt gave no report; empty when it did."""
+    former: Report | None = None
+    """What another life told last that ended in this pod, where lives have names."""
 
 
-class _Pod:
+class _Pod(Generic[Report]):
     """One pod that is followed."""
 
     def __init__(self, key: Key, ip: str, *, every: float) -> None:
@@ -40,7 +48,7 @@ class _Pod:
         self.ip = ip
         self.every = every
         self.sooner = asyncio.Event()
-        self.observation: Observation | None = None
+        self.observation: Observation[Report] | None = None
         self.task: asyncio.Task[None] | None = None
 
     def end(self) -> None:
@@ -48,21 +56,35 @@ class _Pod:
             self.task.cancel()
 
 
-class PodReports:
+class Reports(ABC, Generic[Report]):
     """Asks pods for their reports, each at its own pace, and tells when one says something new.
 
     A pod may answer anything: at most 64 KiB are read, for at most two seconds, and no redirect is followed.
     What is no report becomes an error text, never an exception. Nobody is asked before ``run``.
     """
 
-    def __init__(self, *, port: int = ADMIN_PORT, clock: Callable[[], float] = time.monotonic) -> None:
-        self._port = port
+    default_port: ClassVar[int]
+
+    def __init__(self, *, port: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._port = port if port is not None else self.default_port
         self._clock = clock
-        self._pods: dict[str, _Pod] = {}
+        self._pods: dict[str, _Pod[Report]] = {}
         self._uids: dict[Key, set[str]] = {}
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._session: aiohttp.ClientSession | None = None
         self._on_change: Callable[[Key], None] = lambda _: None
+
+    @abstractmethod
+    def parse(self, content: bytes) -> Report:
+        """Read a report; ValidationError for what is none, _TooNewError for one of a later release."""
+
+    @abstractmethod
+    def gist(self, report: Report) -> tuple[Any, ...]:
+        """Return what of a report calls for a new decision."""
+
+    def is_other_life(self, before: Report, after: Report) -> bool:  # noqa: ARG002 - lives may have no names
+        """Tell whether numbers of the report before are not part of those of the report after."""
+        return False
 
     def watch(self, key: Key, pods: Mapping[str, str], *, every: float) -> None:
         """Ask exactly these pods (uid to IP) of a ModelDeployment, every so many seconds.
@@ -84,7 +106,7 @@ class PodReports:
         else:
             self._uids.pop(key, None)
 
-    def observation(self, uid: str) -> Observation | None:
+    def observation(self, uid: str) -> Observation[Report] | None:
         """Return what is known of a pod; None when it is not watched, or has not been asked yet."""
         pod = self._pods.get(uid)
         return pod.observation if pod is not None else None
@@ -115,34 +137,44 @@ class PodReports:
                 for pod in self._pods.values():
                     pod.end()
 
-    def _replace(self, uid: str, pod: _Pod) -> None:
+    def _replace(self, uid: str, pod: _Pod[Report]) -> None:
         if (known := self._pods.get(uid)) is not None:
             known.end()
         self._pods[uid] = pod
         self._follow(pod)
 
-    def _follow(self, pod: _Pod) -> None:
+    def _follow(self, pod: _Pod[Report]) -> None:
         if self._session is not None:
             pod.task = asyncio.create_task(self._ask_forever(pod, self._session))
 
-    async def _ask_forever(self, pod: _Pod, session: aiohttp.ClientSession) -> None:
+    async def _ask_forever(self, pod: _Pod[Report], session: aiohttp.ClientSession) -> None:
         while True:
             pod.sooner.clear()
             async with self._slots:
                 outcome = await self._ask(pod, session)
             before, pod.observation = pod.observation, self._observe(pod.observation, outcome)
-            if before is None or _gist(before) != _gist(pod.observation):
+            if before is None or self._gist(before) != self._gist(pod.observation):
                 self._on_change(pod.key)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pod.every):
                     await pod.sooner.wait()
 
-    def _observe(self, before: Observation | None, outcome: PodReport | str) -> Observation:
-        if isinstance(outcome, PodReport):
-            return Observation(outcome, self._clock(), "")
-        return Observation(None, self._clock(), outcome) if before is None else replace(before, error=outcome)
+    def _observe(self, before: Observation[Report] | None, outcome: Report | str) -> Observation[Report]:
+        if isinstance(outcome, str):
+            if before is None:
+                return Observation(None, self._clock(), outcome)
+            return replace(before, error=outcome)
+        former = before.former if before is not None else None
+        if before is not None and before.report is not None and self.is_other_life(before.report, outcome):
+            former = before.report
+        return Observation(outcome, self._clock(), "", former)
 
-    async def _ask(self, pod: _Pod, session: aiohttp.ClientSession) -> PodReport | str:
+    def _gist(self, observation: Observation[Report]) -> tuple[Any, ...]:
+        """Return what calls for a new decision: neither the counters nor how an error is worded."""
+        gist = self.gist(observation.report) if observation.report is not None else None
+        return gist, bool(observation.error)
+
+    async def _ask(self, pod: _Pod[Report], session: aiohttp.ClientSession) -> Report | str:
         """Return the pod's report, or in words why there is none."""
         try:
             host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
@@ -152,11 +184,33 @@ class PodReports:
             ) as answer:
                 if answer.status != HTTPStatus.OK:
                     return f"GET {REPORT_PATH} answered {answer.status}"
-                return _parse(await _read(answer.content))
+                return self._parse(await _read(answer.content))
         except TimeoutError:
             return f"GET {REPORT_PATH} did not answer within {_TIMEOUT.total} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return _shorten(f"GET {REPORT_PATH} failed: {error}")
+
+    def _parse(self, content: bytes) -> Report | str:
+        if len(content) > MAX_BYTES:
+            return f"its report is longer than {MAX_BYTES} bytes"
+        try:
+            return self.parse(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            return _shorten(f"it answers with something that is no report: {place}: {first['msg']}")
+        except _TooNewError as error:
+            return str(error)
+
+
+class _TooNewError(Exception):
+    """A report of a release that this operator does not know."""
+
+    def __init__(self, version: int, *, known: int) -> None:
+        super().__init__(
+            f"its report has schema version {version}, this operator reads up to {known}: "
+            "upgrade the operator"
+        )
 
 
 async def _read(stream: aiohttp.StreamReader) -> bytes:
@@ -168,23 +222,6 @@ async def _read(stream: aiohttp.StreamReader) -> bytes:
     return content
 
 
-def _parse(content: bytes) -> PodReport | str:
-    if len(content) > MAX_BYTES:
-        return f"its report is longer than {MAX_BYTES} bytes"
-    try:
-        report = PodReport.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        return _shorten(f"it answers with something that is no report: {place}: {first['msg']}")
-    if report.schema_version > SCHEMA_VERSION:
-        return (
-            f"its report has schema version {report.schema_version}, this operator reads up to "
-            f"{SCHEMA_VERSION}: upgrade the operator"
-        )
-    return report
-
-
 _COUNTERS: Final[Mapping[str, Any]] = {
     "requests": 0,
     "errors": 0,
@@ -192,17 +229,58 @@ _COUNTERS: Final[Mapping[str, Any]] = {
     "prediction_log": None,
     "evidence": None,
     "features": None,
+    "mirror": None,
 }
 
 
-def _gist(observation: Observation) -> tuple[Any, ...]:
-    """Return what calls for a new decision: neither the counters nor how an error is worded."""
-    report = observation.report
-    if report is None:
-        return None, bool(observation.error)
-    log = report.prediction_log or LogReport()
-    known = report.model_copy(update=_COUNTERS)
-    return known, bool(log.error), bool(log.dropped), bool(observation.error), _sources_asked(report)
+class PodReports(Reports[PodReport]):
+    """What serving pods say."""
+
+    default_port = ADMIN_PORT
+
+    def parse(self, content: bytes) -> PodReport:
+        """Read a serving pod's report."""
+        found = PodReport.model_validate_json(content, strict=True)
+        if found.schema_version > report.SCHEMA_VERSION:
+            raise _TooNewError(found.schema_version, known=report.SCHEMA_VERSION)
+        return found
+
+    def gist(self, report: PodReport) -> tuple[Any, ...]:
+        """Leave out what is counted; that something goes wrong, or no more, is news."""
+        log, known = report.prediction_log or LogReport(), report.model_copy(update=_COUNTERS)
+        mirrors = report.mirror is not None and bool(report.mirror.error)
+        return known, bool(log.error), bool(log.dropped), mirrors, _sources_asked(report)
+
+
+class ShadowReports(Reports[ShadowReport]):
+    """What shadows say, wherever they are."""
+
+    default_port = SHADOW_PORT
+
+    def parse(self, content: bytes) -> ShadowReport:
+        """Read a shadow's report."""
+        found = ShadowReport.model_validate_json(content, strict=True)
+        if found.schema_version > shadow.SCHEMA_VERSION:
+            raise _TooNewError(found.schema_version, known=shadow.SCHEMA_VERSION)
+        return found
+
+    def gist(self, report: ShadowReport) -> tuple[Any, ...]:
+        """Leave out what is counted; that a process ended, or makes progress, is news."""
+        process = report.process
+        if process is None:
+            return report.instance, report.running, report.ends, None
+        told = (
+            process.revision,
+            bool(process.flags_error),
+            process.production,
+            process.version,
+            process.epoch,
+        )
+        return report.instance, report.running, report.ends, told
+
+    def is_other_life(self, before: ShadowReport, after: ShadowReport) -> bool:
+        """Tell whether there is another supervisor, which counts from 0 on."""
+        return before.instance != after.instance
 
 
 def _sources_asked(report: PodReport) -> tuple[bool, ...]:

@@ -128,6 +128,7 @@ class Runtime:
         finally:
             if self.mirror is not None:
                 await self.mirror.close(_GIVE_UP_SECONDS)
+                log.info("mirror", **self.mirror.accounts().model_dump())
             if self.features is not None:
                 await self.features.close(_GIVE_UP_SECONDS)
             # In a thread of its own: those of the event loop may all hang.

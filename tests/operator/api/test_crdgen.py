@@ -154,6 +154,7 @@ def test_every_field_of_ours_is_explained() -> None:
     foreign = (
         ".spec.affinity.",
         ".spec.resources.",
+        ".spec.shadow.resources.",
         ".spec.tolerations[]",
         ".spec.topologySpreadConstraints[]",
     )

@@ -196,6 +196,8 @@ def _printer_columns() -> list[dict[str, Any]]:
     shown = [
         ("Version", ".status.version"),
         ("Rollout", ".status.rollout.summary"),
+        ("Shadow", ".status.shadow.version"),
+        ("Disagree", ".status.shadow.summary"),
         ("Ready", f"{ready}.status"),
         ("Replicas", ".status.replicaSummary"),
     ]

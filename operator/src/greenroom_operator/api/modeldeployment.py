@@ -29,6 +29,7 @@ from greenroom_operator.api.fields import (
 )
 from greenroom_operator.api.predictions import PredictionLog
 from greenroom_operator.api.rollout import Rollout, RolloutStatus
+from greenroom_operator.api.shadow import Shadow, ShadowStatus
 from greenroom_operator.api.source import Source
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import Limits as RuntimeLimits
@@ -112,6 +113,9 @@ class ModelDeploymentSpec(ApiModel):
     rollout: Rollout | None = None
     """Another version for some users, while production stays spec.version: a fixed share, chosen groups, or
     steps that rise by themselves while a gate watches."""
+    shadow: Shadow | None = None
+    """A version that sees production's traffic and is never served: its answers are compared with
+    production's."""
     replicas: Annotated[int, Field(ge=0, le=1000), server_default(1)] = 1
     """Number of pods. 0 stops serving."""
     image: (
@@ -273,6 +277,8 @@ class ModelDeploymentStatus(ApiModel):
     """The last change of spec.version."""
     rollout: RolloutStatus | None = None
     """How far spec.rollout is."""
+    shadow: ShadowStatus | None = None
+    """How spec.shadow fares."""
     replicas: Annotated[int, Field(ge=0)] | None = None
     """Pods that there are."""
     ready_replicas: Annotated[int, Field(ge=0)] | None = None

@@ -164,6 +164,7 @@ class Rollout(ApiModel):
 class RolloutState(StrEnum):
     """Where a rollout is."""
 
+    WAITING_FOR_SHADOW = "WaitingForShadow"
     PREPARING = "Preparing"
     RUNNING = "Running"
     HOLDING = "Holding"
@@ -182,8 +183,9 @@ class RolloutStatus(ApiModel):
     digest: Annotated[str, Field(max_length=71)] | None = None
     """sha256:… of its bundle.json, as pods proved it."""
     state: RolloutState
-    """Preparing until every pod has proven it, Running once users get it, Holding while a step is held and
-    judged, Paused, Complete at 100 %, Promoted once it is production; Aborted and Refused route nobody."""
+    """WaitingForShadow until spec.shadow has passed, Preparing until every pod has proven it, Running once
+    users get it, Holding while a step is held and judged, Paused, Complete at 100 %, Promoted once it is
+    production; Aborted and Refused route nobody."""
     summary: Word | None = None
     """Version and share, such as v3 (10%)."""
     percent: Word = "0"

@@ -54,9 +54,9 @@ def find_action(deployment: ModelDeployment) -> Action | None:
 
 
 _ROUTING: Final = (RolloutState.RUNNING, RolloutState.HOLDING, RolloutState.PAUSED)
-_ALIVE: Final = (RolloutState.PREPARING, *_ROUTING)
+_ALIVE: Final = (RolloutState.WAITING_FOR_SHADOW, RolloutState.PREPARING, *_ROUTING)
 _POSSIBLE: Final[Mapping[Verb, tuple[RolloutState, ...]]] = {
-    Verb.PROMOTE_STEP: _ROUTING,
+    Verb.PROMOTE_STEP: (RolloutState.WAITING_FOR_SHADOW, *_ROUTING),
     Verb.ABORT: (*_ALIVE, RolloutState.COMPLETE),
     Verb.PAUSE: _ALIVE,
     Verb.RESUME: _ALIVE,
@@ -75,7 +75,8 @@ def find_objection(action: Action, deployment: ModelDeployment) -> str:
         )
     spec, status = deployment.spec, deployment.status
     asked = f"{action.verb} of {action.version} has no effect"
-    if action.verb is Verb.RETRY and action.version == spec.version:
+    shadow = spec.shadow.version if spec.shadow else spec.version
+    if action.verb is Verb.RETRY and action.version in (spec.version, shadow):
         return ""
     if spec.rollout is None:
         return f"{asked}: there is no spec.rollout"
@@ -84,14 +85,15 @@ def find_objection(action: Action, deployment: ModelDeployment) -> str:
     state = status.rollout.state if status.rollout else RolloutState.PREPARING
     if state not in _POSSIBLE[action.verb]:
         return f"{asked}: its rollout is {state}"
-    return _object_to_steps(action, deployment, asked=asked)
+    return _object_to_steps(action, deployment, state=state, asked=asked)
 
 
-def _object_to_steps(action: Action, deployment: ModelDeployment, *, asked: str) -> str:
+def _object_to_steps(action: Action, deployment: ModelDeployment, *, state: RolloutState, asked: str) -> str:
     rollout = deployment.spec.rollout
     if rollout is None:
         return ""
-    if action.verb is Verb.PROMOTE_STEP and rollout.steps is None:
+    begins = state is RolloutState.WAITING_FOR_SHADOW  # without a verdict, whatever its share is
+    if action.verb is Verb.PROMOTE_STEP and rollout.steps is None and not begins:
         return f"{asked}: it has no steps; set spec.rollout.percent"
     if action.verb is Verb.RESUME and rollout.paused:
         return f"{asked}: spec.rollout.paused is true; set it to false"

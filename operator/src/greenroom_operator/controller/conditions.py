@@ -24,6 +24,8 @@ class ConditionType(StrEnum):
     STALLED = "Stalled"
     FEATURES_HEALTHY = "FeaturesHealthy"
     """Only where features are fetched; no row of the truth table knows it, and Ready never depends on it."""
+    SHADOW_HEALTHY = "ShadowHealthy"
+    """Only where there is a shadow; likewise."""
 
 
 class Reason(StrEnum):
@@ -46,6 +48,14 @@ class Reason(StrEnum):
     FORBIDDEN = "Forbidden"
     FEATURES_FETCHED = "FeaturesFetched"
     FEATURE_SOURCE_FAILING = "FeatureSourceFailing"
+    COMPARING = "Comparing"
+    WAITING = "Waiting"
+    SHADOW_PREPARING = "ShadowPreparing"
+    SHADOW_BROKEN = "ShadowBroken"
+    SHADOW_PASSED = "ShadowPassed"
+    SHADOW_FAILED = "ShadowFailed"
+    SHADOW_OVER = "ShadowOver"
+    WAITING_FOR_SHADOW = "WaitingForShadow"
     ROLLING_OUT = "RollingOut"
     ROLLOUT_COMPLETE = "RolloutComplete"
     PAUSED = "Paused"
@@ -60,6 +70,7 @@ class Reason(StrEnum):
     PREDICTION_LOG_FAILING = "PredictionLogFailing"
     PREDICTION_LOG_RECOVERED = "PredictionLogRecovered"
     FEATURE_SOURCE_RECOVERED = "FeatureSourceRecovered"
+    SHADOW_RECOVERED = "ShadowRecovered"
     """From Promoted on they are an event's, never a condition's."""
 
 
@@ -74,6 +85,7 @@ class Situation(StrEnum):
     UPDATING = "pods are being replaced, enough serve"
     UPDATE_STALLED = "pods are being replaced and the new ones do not serve in time"
     PROMOTION_REFUSED = "promotion refused, old version serves"
+    WAITING_FOR_SHADOW = "rollout waits for its shadow's verdict"
     ROLLING_OUT = "a rollout's version is being proven, or pods do not obey its share yet"
     ROLLED_OUT_IN_PART = "some users have the rollout's version, and pods obey its share"
     ROLLOUT_COMPLETE = "rollout complete, Git still says the old version"
@@ -149,6 +161,9 @@ TRUTH_TABLE: Final[dict[Situation, Row]] = {
         progressing=False,
         degraded=True,
         stalled=True,
+    ),
+    Situation.WAITING_FOR_SHADOW: Row(
+        reason=Reason.WAITING_FOR_SHADOW, ready=True, progressing=True, degraded=False
     ),
     Situation.ROLLING_OUT: Row(
         reason=Reason.ROLLING_OUT, ready=True, progressing=True, degraded=False, reconciling=True

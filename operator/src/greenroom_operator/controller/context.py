@@ -9,8 +9,10 @@ from typing import Any
 from greenroom_operator.api.modeldeployment import ModelDeployment
 from greenroom_operator.api.times import parse_timestamp
 from greenroom_operator.controller.preparation import PodView
+from greenroom_operator.controller.shadow_counts import ShadowView
 from greenroom_operator.resources.flags import flags_name, read_flags
 from greenroom_operator.resources.ownership import controller_kind, controller_uid
+from greenroom_operator.resources.service import shadow_name
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import FlagStore
 
@@ -65,6 +67,10 @@ class Observed:
     """Its pods that are not on their way out."""
     views: Sequence[PodView]
     """The same pods in the same order, with their reports."""
+    shadow_pods: Sequence[Child] = ()
+    """The pods that a shadow has for itself, likewise not on their way out."""
+    shadows: Sequence[ShadowView] = ()
+    """What all shadows say, wherever they are."""
 
     @cached_property
     def flags(self) -> FlagStore | None:
@@ -81,6 +87,17 @@ class Observed:
     def workload(self) -> Workload:
         """The Deployment's own account of its pods."""
         return Workload.observe(self.child("Deployment", self.deployment.metadata.name))
+
+    @cached_property
+    def shadow_workload(self) -> Workload:
+        """The same of the shadow's own pods; one without pods where there is no such Deployment."""
+        return Workload.observe(self.child("Deployment", shadow_name(self.deployment)))
+
+    @property
+    def shadow_rolling(self) -> bool:
+        """Whether pods that a shadow is in are being replaced."""
+        own = self.child("Deployment", shadow_name(self.deployment)) is not None
+        return self.rolling or (own and self.shadow_workload.rolling)
 
     def child(self, kind: str, name: str) -> Child | None:
         """Return a child that we control, None where there is none."""
@@ -131,6 +148,18 @@ def is_ready(pod: Child) -> bool:
         condition.get("type") == "Ready" and condition.get("status") == "True"
         for condition in pod.get("status", {}).get("conditions", ())
     )
+
+
+def is_shadow(pod: Child) -> bool:
+    """Tell whether a pod is the shadow's own, and so gets no user's traffic."""
+    labels: Mapping[str, str] = pod["metadata"].get("labels") or {}
+    return labels.get(names.LABEL_COMPONENT) == names.COMPONENT_SHADOW
+
+
+def has_shadow(pod: Child) -> bool:
+    """Tell whether a shadow runs in a pod, or is about to."""
+    containers = pod.get("spec", {}).get("containers", ())
+    return any(container.get("name") == names.SHADOW_CONTAINER for container in containers)
 
 
 def find_crash(pod: Child) -> datetime | None:

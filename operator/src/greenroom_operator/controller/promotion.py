@@ -121,7 +121,7 @@ def _settle(world: PromotionInput, flags: FlagStore) -> PromotionPlan:
         state = PromotionState.COMPLETE if switched else PromotionState.COMMITTING
         promotion = replace(promotion, state=state)
     resident = list_residents(flags.production, flags.previous)
-    settled = replace(flags, resident=resident, first="", rollout=None)
+    settled = replace(flags, resident=resident, first="", rollout=None, shadow=None)
     return PromotionPlan(flags=settled, promotion=promotion)
 
 
@@ -175,6 +175,7 @@ def _commit(world: PromotionInput, flags: FlagStore) -> FlagStore:
         resident=list_residents(world.target, previous),
         first="",
         rollout=None,
+        shadow=None,
     )
 
 
@@ -182,10 +183,10 @@ def _prepare(preparation: Preparation, *, now: datetime) -> FlagStore:
     """Ask for the target beside production; the version before makes room for it."""
     flags = preparation.flags
     if preparation.must_wait:
-        return replace(flags, rollout=None)
+        return replace(flags, rollout=None, shadow=None)
     resident = list_residents(flags.production, preparation.version)
     previous = flags.previous if flags.previous in resident else ""
-    asked = replace(flags, resident=resident, previous=previous, rollout=None)
+    asked = replace(flags, resident=resident, previous=previous, rollout=None, shadow=None)
     return preparation.ask(asked, now=now)
 
 
@@ -201,7 +202,7 @@ def _try_again(world: PromotionInput, flags: FlagStore, *, now: datetime) -> Fla
 def _without(flags: FlagStore, version: str) -> FlagStore:
     previous = flags.previous if flags.previous != version else ""
     resident = list_residents(flags.production, previous)
-    return replace(flags, resident=resident, previous=previous, first="", rollout=None)
+    return replace(flags, resident=resident, previous=previous, first="", rollout=None, shadow=None)
 
 
 def _serves(pod: PodView, flags: FlagStore) -> bool:

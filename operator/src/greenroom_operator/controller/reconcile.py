@@ -7,7 +7,7 @@ missed, cut short or repeated makes no difference. A second pass over the same w
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 from pydantic import ValidationError
@@ -21,13 +21,24 @@ from greenroom_operator.api.modeldeployment import (
 from greenroom_operator.api.times import parse_duration
 from greenroom_operator.controller.actions import Verb, find_action, find_objection
 from greenroom_operator.controller.conditions import ConditionType, Reason, Situation, Verdict
-from greenroom_operator.controller.context import Child, Observed, find_crash, is_leaving, is_ready
+from greenroom_operator.controller.context import (
+    Child,
+    Observed,
+    find_crash,
+    has_shadow,
+    is_leaving,
+    is_ready,
+    is_shadow,
+)
 from greenroom_operator.controller.events import build_event
 from greenroom_operator.controller.preparation import PodView
 from greenroom_operator.controller.promotion import PromotionInput
 from greenroom_operator.controller.release import ReleasePlan, plan_release
 from greenroom_operator.controller.rollout import RolloutInput
 from greenroom_operator.controller.rollout_status import read_progress
+from greenroom_operator.controller.shadow import ShadowInput, list_segments
+from greenroom_operator.controller.shadow_counts import ShadowView
+from greenroom_operator.controller.shadow_status import read_shadow
 from greenroom_operator.controller.status import (
     build_blocked_status,
     build_status,
@@ -46,7 +57,8 @@ from greenroom_operator.resources.flags import flags_name
 from greenroom_operator.resources.ownership import controller_uid
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import FlagDocumentError, FlagStore
-from greenroom_runtime.contract.report import PodReport
+from greenroom_runtime.contract.report import PodReport, VersionState
+from greenroom_runtime.contract.shadow import ShadowReport
 
 log = structlog.get_logger(__name__)
 
@@ -61,25 +73,32 @@ LOOK_AGAIN: Final = 5.0
 """Seconds until a pass that is blocked by somebody else's object looks again: no event tells of those."""
 
 
-class Observation(Protocol):
+Report_co = TypeVar("Report_co", covariant=True)
+
+
+class Observation(Protocol[Report_co]):
     """A pod's newest answer."""
 
     @property
-    def report(self) -> PodReport | None:
+    def report(self) -> Report_co | None:
         """What it said; None where it did not, or said garbage."""
 
     @property
     def at(self) -> float:
         """When, on the monotonic clock."""
 
+    @property
+    def former(self) -> Report_co | None:
+        """What another life told last that ended in this pod."""
 
-class Reports(Protocol):
+
+class Reports(Protocol[Report_co]):
     """Where pods' reports come from."""
 
     def watch(self, key: Key, pods: Mapping[str, str], *, every: float) -> None:
         """Ask these pods (uid -> IP) every so many seconds, and no others of this key."""
 
-    def observation(self, uid: str) -> Observation | None:
+    def observation(self, uid: str) -> Observation[Report_co] | None:
         """Return a pod's newest answer."""
 
     def forget(self, key: Key) -> None:
@@ -111,7 +130,8 @@ class Reconciler:
         *,
         store: Store,
         writer: Writer,
-        reports: Reports,
+        reports: Reports[PodReport],
+        shadow_reports: Reports[ShadowReport],
         default_image: str,
         instance: str,
         now: Callable[[], datetime],
@@ -120,6 +140,7 @@ class Reconciler:
         self._store = store
         self._writer = writer
         self._reports = reports
+        self._shadow_reports = shadow_reports
         self._default_image = default_image
         self._instance = instance
         self._now = now
@@ -130,13 +151,14 @@ class Reconciler:
         body = self._store.deployment(key)
         if body is None or "deletionTimestamp" in body["metadata"]:
             self._reports.forget(key)  # owner references do the rest
+            self._shadow_reports.forget(key)
             return Result()
         try:
             deployment = _parse(body)
             observed = self._observe(deployment)
             _refuse_to_act_when_told(observed)
             plan = await self._plan(observed)
-            if _decides_on_rollout(observed, plan):
+            if _decides(observed, plan, now=self._now()):
                 # Remembered before anything is done about it: an operator that dies now takes nothing back.
                 await self._report(body, observed, plan, done=False)
                 return Result(requeue_after=0.0)
@@ -148,6 +170,8 @@ class Reconciler:
             observed = self._observe(deployment)
             self._watch_pods(observed, plan)
             await self._report(body, observed, plan)
+            # Last: what a shadow told that is gone now is to be in status before it is forgotten.
+            self._watch_shadows(observed, plan)
             return Result(requeue_after=next_look(observed, plan))
         except BlockedError as blocked:
             await self._report_blocked(body, blocked.verdict)
@@ -158,12 +182,41 @@ class Reconciler:
 
     def _observe(self, deployment: ModelDeployment) -> Observed:
         key = Key(deployment.metadata.namespace, deployment.metadata.name)
-        pods = [pod for pod in self._store.pods(key) if not is_leaving(pod) and controller_uid(pod)]
+        present = [pod for pod in self._store.pods(key) if not is_leaving(pod) and controller_uid(pod)]
+        pods = [pod for pod in present if not is_shadow(pod)]
         return Observed(
             deployment=deployment,
             children=self._store.children(key),
             pods=pods,
             views=[self._view(pod) for pod in pods],
+            shadow_pods=[pod for pod in present if is_shadow(pod)],
+            shadows=self._view_shadows(deployment, [pod for pod in present if has_shadow(pod)]),
+        )
+
+    def _view_shadows(self, deployment: ModelDeployment, pods: Sequence[Child]) -> list[ShadowView]:
+        """Return what shadows say, those included that are gone and whose numbers are still to be added."""
+        if deployment.spec.shadow is None:
+            return []
+        present = {pod["metadata"]["uid"]: pod["metadata"]["name"] for pod in pods if _find_address(pod)}
+        known = read_shadow(deployment.status)
+        left = known.counted.shadows.keys() - present.keys() if known is not None else set()
+        gone = [self._view_shadow(uid, "", gone=True) for uid in sorted(left)]
+        return [*(self._view_shadow(uid, pod) for uid, pod in present.items()), *gone]
+
+    def _view_shadow(self, uid: str, pod: str, *, gone: bool = False) -> ShadowView:
+        seen = self._shadow_reports.observation(uid)
+        if seen is None:
+            return ShadowView(pod=pod, uid=uid, gone=gone)
+        fresh = self._monotonic() - seen.at <= REPORT_MAX_AGE
+        report = seen.report if fresh or gone else None
+        return ShadowView(
+            pod=pod,
+            uid=uid,
+            # An IP address is given to the next pod soon after its owner is gone.
+            report=report if report is not None and (gone or report.pod == pod) else None,
+            former=seen.former,
+            silent=not fresh or seen.report is None,
+            gone=gone,
         )
 
     def _view(self, pod: Child) -> PodView:
@@ -211,8 +264,21 @@ class Reconciler:
             salt=f"{metadata.namespace}/{metadata.name}",
             action=action if action is not None and not find_objection(action, deployment) else None,
         )
+        shadow = (
+            ShadowInput(
+                spec=spec.shadow,
+                progress=read_shadow(deployment.status),
+                salt=f"{metadata.namespace}/{metadata.name}",
+                views=observed.shadows,
+                segments=list_segments(spec.rollout),
+                rolling=observed.shadow_rolling,
+                action=action,
+            )
+            if spec.shadow is not None
+            else None
+        )
         try:
-            return plan_release(world, rollout, now=now)
+            return plan_release(world, rollout, now=now, shadow=shadow)
         except FlagDocumentError as error:  # what the schema's rules let through
             verdict = Verdict(situation=Situation.INVALID_SPEC, message=f"spec.rollout: {error}")
             raise BlockedError(verdict, again=None) from error
@@ -255,10 +321,11 @@ class Reconciler:
         value that the pod has already.
         """
         written = f"{flags.revision}.{observed.flags_written}"
-        for pod, view in zip(observed.pods, observed.views, strict=True):
+        obeyed = _list_obeyed(observed)
+        for pod in (*observed.pods, *observed.shadow_pods):
             metadata = pod["metadata"]
             told = (metadata.get("annotations") or {}).get(names.ANNOTATION_FLAGS_REVISION)
-            obeys = view.report is not None and view.report.revision == flags.revision
+            obeys = obeyed.get(metadata["uid"], set()) == {flags.revision}
             if pod.get("status", {}).get("phase") != "Running" or obeys or told == written:
                 continue
             annotations = {names.ANNOTATION_FLAGS_REVISION: written}
@@ -290,6 +357,20 @@ class Reconciler:
         watched = plan.rollout is not None and plan.rollout.evidence is not None
         every = (POLL_WATCHED if watched else POLL_AT_REST) if settled else POLL_CONVERGING
         self._reports.watch(Key(metadata.namespace, metadata.name), addresses, every=every)
+
+    def _watch_shadows(self, observed: Observed, plan: ReleasePlan) -> None:
+        metadata = observed.deployment.metadata
+        addresses = {
+            pod["metadata"]["uid"]: address
+            for pod in (*observed.pods, *observed.shadow_pods)
+            if has_shadow(pod) and (address := _find_address(pod))
+        }
+        if plan.shadow is None:
+            addresses = {}
+        changing = any(_is_changing(view, plan.flags) for view in observed.shadows if not view.gone)
+        watched = plan.shadow is not None and not plan.shadow.is_judged
+        every = POLL_CONVERGING if changing else POLL_WATCHED if watched else POLL_AT_REST
+        self._shadow_reports.watch(Key(metadata.namespace, metadata.name), addresses, every=every)
 
     async def _report(self, body: Child, observed: Observed, plan: ReleasePlan, *, done: bool = True) -> None:
         """Write status and tell what is new; ``done`` tells whether the flag store has been written, too."""
@@ -387,10 +468,36 @@ def _build(deployment: ModelDeployment, plan: ReleasePlan, *, default_image: str
         raise BlockedError(verdict, again=None) from error
 
 
-def _decides_on_rollout(observed: Observed, plan: ReleasePlan) -> bool:
-    """Whether the plan holds something about the rollout that status does not know yet."""
-    known = observed.deployment.status.rollout
-    if plan.rollout is None or known is None:
-        return (plan.rollout is None) != (known is None)
-    remembered = read_progress(observed.deployment.status, now=plan.rollout.started)
-    return remembered is None or remembered.decision != plan.rollout.decision
+def _decides(observed: Observed, plan: ReleasePlan, *, now: datetime) -> bool:
+    """Whether the plan holds something about the rollout or the shadow that status does not know yet."""
+    status = observed.deployment.status
+    known = (read_progress(status, now=now), read_shadow(status))
+    return tuple(part.decision if part is not None else None for part in known) != plan.decision
+
+
+def _find_address(pod: Child) -> str:
+    """Return where a pod that runs is reached, empty before and after."""
+    status = pod.get("status", {})
+    return str(status.get("podIP") or "") if status.get("phase") == "Running" else ""
+
+
+def _list_obeyed(observed: Observed) -> dict[str, set[str]]:
+    """Return the revisions that each pod's processes obey, by the pod's uid."""
+    obeyed: dict[str, set[str]] = {}
+    for pod, view in zip(observed.pods, observed.views, strict=True):
+        obeyed[pod["metadata"]["uid"]] = {view.report.revision if view.report else ""}
+    for shadow in observed.shadows:
+        process = shadow.report.process if shadow.report else None
+        if not shadow.gone and process is not None and process.revision:
+            obeyed.setdefault(shadow.uid, set()).add(process.revision)
+    return obeyed
+
+
+def _is_changing(view: ShadowView, flags: FlagStore) -> bool:
+    """Whether a shadow is on its way to what the flag store asks for; one that does not live is not."""
+    process = view.report.process if view.report and view.report.running else None
+    if process is None:
+        return False
+    seen = process.version
+    on_its_way = seen is not None and seen.state not in (VersionState.READY, VersionState.FAILED)
+    return on_its_way or process.revision != flags.revision

@@ -92,6 +92,8 @@ class RolloutInput:
     """``namespace/name`` of the ModelDeployment."""
     action: Action | None = None
     """What a person asks for the first time, provided that it means something."""
+    held: str = ""
+    """Why it may not begin yet; empty where no shadow holds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,7 @@ class _Scene:
     spec: RolloutSpec
     salt: str
     action: Action | None
+    held: str
     now: datetime
 
     @property
@@ -147,6 +150,7 @@ def plan_rollout(
         spec=wanted.spec,
         salt=wanted.salt,
         action=wanted.action,
+        held=wanted.held,
         now=now,
     )
     progress = _current(scene, wanted.progress)
@@ -157,6 +161,10 @@ def plan_rollout(
         progress = _end(progress, RolloutState.PROMOTED)
     if progress.is_over:
         return RolloutPlan(flags=scene.base, progress=progress)
+    if _waits_for_shadow(scene, progress):
+        return RolloutPlan(flags=scene.base, progress=replace(progress, message=scene.held))
+    if progress.state is RolloutState.WAITING_FOR_SHADOW:
+        progress = replace(progress, state=RolloutState.PREPARING, started=scene.second)
     routes = progress.begun is not None
     plan = _route(scene, _proceed(scene, progress)) if routes else _prepare(scene, progress)
     pinned = pin_digests(plan.flags, world.pods, observed=scene.observed)
@@ -168,13 +176,20 @@ def _current(scene: _Scene, known: Progress | None) -> Progress | None:
     version, routed = scene.spec.version, scene.observed.rollout
     if known is not None and known.version == version and not (known.is_over and scene.asks(Verb.RETRY)):
         return known
-    fresh = Progress(version=version, state=RolloutState.PREPARING, started=scene.second)
+    state = RolloutState.WAITING_FOR_SHADOW if scene.held else RolloutState.PREPARING
+    fresh = Progress(version=version, state=state, started=scene.second)
     if known is None and routed is not None and routed.version == version:
         # Status was lost, and users are routed: what they have is kept.
         state = RolloutState.COMPLETE if routed.hundredths == WHOLE else RolloutState.RUNNING
         return replace(fresh, state=state, begun=scene.second, hundredths=routed.hundredths)
     being_promoted = version == scene.world.target != scene.observed.production
     return None if being_promoted else fresh
+
+
+def _waits_for_shadow(scene: _Scene, progress: Progress) -> bool:
+    """Whether it must not even be proven yet. Once it has begun, no shadow holds it any more."""
+    waits = progress.state is RolloutState.WAITING_FOR_SHADOW and bool(scene.held)
+    return waits and not scene.asks(Verb.PROMOTE_STEP)
 
 
 def _heed_person(scene: _Scene, progress: Progress) -> Progress:

@@ -121,6 +121,7 @@ def _write_evidence(evidence: Evidence) -> str:
 
 
 _ENDINGS: Final[Mapping[RolloutState, str]] = {
+    RolloutState.WAITING_FOR_SHADOW: "waiting",
     RolloutState.PREPARING: "preparing",
     RolloutState.ABORTED: "aborted",
     RolloutState.REFUSED: "refused",
@@ -134,7 +135,7 @@ def _summarize(progress: Progress, spec: RolloutSpec | None) -> str | None:
     share = _ENDINGS.get(progress.state) or f"{spell_percent(progress.hundredths)}%"
     if progress.state is RolloutState.PAUSED:
         share += ", paused"
-    if progress.state is not RolloutState.PREPARING and not progress.is_over and spec and spec.rules:
+    if progress.state not in _ENDINGS and spec and spec.rules:
         share += f" + {len(spec.rules)} rules" if len(spec.rules) > 1 else " + 1 rule"
     return f"{progress.version} ({share})"
 
@@ -182,6 +183,11 @@ def judge_rollout(observed: Observed, plan: ReleasePlan) -> Verdict | None:
         return None
     version = progress.version
     match progress.state:
+        case RolloutState.WAITING_FOR_SHADOW:
+            situation = Situation.WAITING_FOR_SHADOW
+            message = (
+                f"the rollout of {version} waits for its shadow: {progress.message}; {production} serves"
+            )
         case RolloutState.PREPARING:
             situation = Situation.ROLLING_OUT
             message = f"preparing the rollout of {version}: {progress.message}; {production} serves"
@@ -280,7 +286,10 @@ def _tell_state(
     if new.state is RolloutState.COMPLETE:
         message = f"{new.version} serves all users; to make it production set spec.version: {new.version}"
         return Reason.ROLLOUT_COMPLETE, False, message
-    fresh = new.state is RolloutState.PREPARING and old is None
+    if new.state is RolloutState.WAITING_FOR_SHADOW:
+        return Reason.WAITING_FOR_SHADOW, False, f"the rollout of {new.version} waits: {new.message}"
+    waited = old is None or old.state is RolloutState.WAITING_FOR_SHADOW
+    fresh = new.state is RolloutState.PREPARING and waited
     # What is promoted is told by the promotion.
     return Reason.ROLLING_OUT, False, f"{new.version} is being proven for its rollout" if fresh else ""
 

@@ -43,6 +43,12 @@ from greenroom_operator.controller.rollout_status import (
     judge_ended_rollout,
     judge_rollout,
 )
+from greenroom_operator.controller.shadow_status import (
+    build_shadow,
+    build_shadow_condition,
+    find_shadow_transitions,
+    keep_shadow_condition,
+)
 from greenroom_operator.controller.texts import Transition, clip
 from greenroom_operator.resources.ownership import build_selector
 from greenroom_operator.resources.service import service_url
@@ -230,18 +236,20 @@ def build_status(
     deployment, workload, before = observed.deployment, observed.workload, observed.deployment.status
     generation = deployment.metadata.generation
     features = build_features(observed, now=now)
-    rollout = build_rollout(observed, plan, now=now)
+    rollout, shadow = build_rollout(observed, plan, now=now), build_shadow(observed, plan, now=now)
     return ModelDeploymentStatus(
         observed_generation=generation,
         conditions=(
             *build_conditions(verdict, before=before.conditions, generation=generation, now=now),
             *build_features_condition(observed, features, now=now),
+            *build_shadow_condition(observed, shadow, now=now),
         ),
         version=_find_served(observed) or before.version,
         previous_version=plan.flags.previous or None,
         versions=_build_versions(observed, plan),
         promotion=_build_promotion(observed, plan),
         rollout=rollout,
+        shadow=shadow,
         replicas=workload.replicas,
         ready_replicas=workload.ready,
         replica_summary=f"{workload.ready}/{deployment.spec.replicas}",
@@ -262,7 +270,8 @@ def build_blocked_status(
     conditions = build_conditions(
         verdict, before=deployment_status.conditions, generation=generation, now=now
     )
-    kept = keep_features_condition(deployment_status.conditions)
+    known = deployment_status.conditions
+    kept = (*keep_features_condition(known), *keep_shadow_condition(known))
     return deployment_status.model_copy(
         update={"observed_generation": generation, "conditions": (*conditions, *kept)}
     )
@@ -415,7 +424,7 @@ def find_transitions(before: ModelDeploymentStatus, after: ModelDeploymentStatus
         found.append(logging)
     if fetching := find_features_news(before.features, after.features):
         found.append(Transition(**fetching._asdict()))
-    return found
+    return [*found, *find_shadow_transitions(before, after)]
 
 
 def _find_promotion_transition(
@@ -491,5 +500,4 @@ def next_look(observed: Observed, plan: ReleasePlan) -> float:
     A deadline, a hold that is over, a pod that has gone silent; and counters tell nobody that they change.
     """
     waiting = observed.workload.ready == 0 and observed.deployment.spec.replicas > 0
-    watched = plan.rollout is not None and plan.rollout.evidence is not None
-    return 5.0 if plan.active or waiting or watched else 60.0
+    return 5.0 if plan.active or plan.watched or waiting else 60.0

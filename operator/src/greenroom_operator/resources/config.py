@@ -7,8 +7,10 @@ from greenroom_operator.api.features import FeatureCompute, FeatureRedis
 from greenroom_operator.api.modeldeployment import ModelDeployment, ModelDeploymentSpec
 from greenroom_operator.api.predictions import PredictionSink
 from greenroom_operator.api.quantities import parse_quantity
+from greenroom_operator.api.shadow import ShadowPlacement
 from greenroom_operator.api.times import parse_duration
 from greenroom_operator.resources.ownership import build_metadata
+from greenroom_operator.resources.service import shadow_host
 from greenroom_operator.resources.volumes import readable_uri
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import (
@@ -20,6 +22,7 @@ from greenroom_runtime.contract.config import (
     Proof,
     RedisCache,
     RuntimeConfig,
+    ShadowConfig,
 )
 
 _DEFAULT_LENGTH: Final = 1024
@@ -45,6 +48,7 @@ def build_runtime_config(deployment: ModelDeployment) -> RuntimeConfig:
         ),
         prediction_log=_build_prediction_log(spec),
         features=_build_features(spec),
+        shadow=_build_shadow(deployment),
     )
 
 
@@ -101,6 +105,19 @@ def _build_compute(compute: FeatureCompute, *, entity_key: str) -> Compute:
         and Feast(
             service=feast.service or "", features=feast.features or (), join_key=feast.join_key or entity_key
         ),
+    )
+
+
+def _build_shadow(deployment: ModelDeployment) -> ShadowConfig | None:
+    """Return what rolls pods when it changes; version, share and gate are the flag store's."""
+    shadow = deployment.spec.shadow
+    if shadow is None:
+        return None
+    tolerance = float(shadow.tolerance)
+    if shadow.placement is ShadowPlacement.SIDECAR:
+        return ShadowConfig(tolerance=tolerance)
+    return ShadowConfig(
+        address=f"tcp:{shadow_host(deployment)}:{names.SHADOW_FRAMES_PORT}", tolerance=tolerance
     )
 
 

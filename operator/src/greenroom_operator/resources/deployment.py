@@ -1,14 +1,17 @@
-"""The pods that serve a model."""
+"""The pods that serve a model, and those of a shadow that has some of its own."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from greenroom_operator.api.modeldeployment import ModelDeployment
 from greenroom_operator.api.times import parse_duration
 from greenroom_operator.resources.config import build_runtime_config, config_name
+from greenroom_operator.resources.containers import build_serving_container, build_shadow_container
 from greenroom_operator.resources.flags import flags_name
-from greenroom_operator.resources.ownership import build_metadata, build_selector
+from greenroom_operator.resources.ownership import build_metadata, build_selector, build_shadow_selector
+from greenroom_operator.resources.service import shadow_name
 from greenroom_operator.resources.serviceaccount import service_account_name
-from greenroom_operator.resources.volumes import build_mounts, build_volumes
+from greenroom_operator.resources.volumes import build_shadow_volumes, build_volumes, has_sidecar
 from greenroom_runtime.contract import names
 
 USER_ID: Final = 65532
@@ -16,49 +19,102 @@ LONGEST_REQUEST_SECONDS: Final = 30
 """What a request may still take after the drain, before kubelet kills the process."""
 FLUSH_SECONDS: Final = 15
 """What it may then take to hand over the last records of predictions, and the last traces."""
-DEFAULT_RESOURCES: Final[dict[str, Any]] = {"requests": {"cpu": "100m", "memory": "256Mi"}}
-"""No limits by default: a limit that is guessed kills a model that is larger than the guess."""
 
 
 def build_deployment(deployment: ModelDeployment, *, default_image: str) -> dict[str, Any]:
-    """Return the Deployment: one serving container, rolled without ever lacking a pod."""
-    spec = deployment.spec
+    """Return the Deployment: one serving container, rolled without ever lacking a pod, and its shadow."""
+    selector, drain = build_selector(deployment), parse_duration(deployment.spec.drain).total_seconds()
+    containers = [build_serving_container(deployment, default_image=default_image)]
+    if has_sidecar(deployment):
+        containers.append(build_shadow_container(deployment, default_image=default_image))  # listed last
+    pod = build_pod_spec(
+        deployment,
+        containers=containers,
+        volumes=build_volumes(
+            deployment,
+            config=build_runtime_config(deployment),
+            config_name=config_name(deployment),
+            flags_name=flags_name(deployment),
+        ),
+        grace_seconds=int(drain) + LONGEST_REQUEST_SECONDS + FLUSH_SECONDS + 5,
+    )
+    spread = deployment.spec.topology_spread_constraints
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": build_metadata(deployment, name=deployment.metadata.name),
         "spec": {
-            "replicas": spec.replicas,
-            "revisionHistoryLimit": 2,
-            "progressDeadlineSeconds": max(2, int(parse_duration(spec.progress_deadline).total_seconds())),
-            "selector": {"matchLabels": build_selector(deployment)},
+            "replicas": deployment.spec.replicas,
+            **build_pace(deployment),
+            "selector": {"matchLabels": selector},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "template": {
-                "metadata": _build_pod_metadata(deployment),
-                "spec": _build_pod_spec(deployment, default_image=default_image),
+                "metadata": build_pod_metadata(deployment, selector=selector),
+                "spec": pod | {"topologySpreadConstraints": list(spread) or build_spread(selector)},
             },
         },
     }
 
 
-def _build_pod_metadata(deployment: ModelDeployment) -> dict[str, Any]:
-    labels = {
-        **deployment.spec.pod_labels,
-        **build_selector(deployment),
-        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+def build_shadow_deployment(deployment: ModelDeployment, *, default_image: str) -> dict[str, Any]:
+    """Return the Deployment of a shadow that has pods of its own."""
+    shadow, selector = deployment.spec.shadow, build_shadow_selector(deployment)
+    pod = build_pod_spec(
+        deployment,
+        containers=[build_shadow_container(deployment, default_image=default_image)],
+        volumes=build_shadow_volumes(
+            deployment,
+            config=build_runtime_config(deployment),
+            config_name=config_name(deployment),
+            flags_name=flags_name(deployment),
+        ),
+        grace_seconds=FLUSH_SECONDS + 5,
+    )
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": build_metadata(deployment, name=shadow_name(deployment), selector=selector),
+        "spec": {
+            "replicas": 1 if shadow is None or shadow.replicas is None else shadow.replicas,
+            **build_pace(deployment),
+            "selector": {"matchLabels": selector},
+            # Nobody waits for a shadow: its old pod makes room for the new one.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+            "template": {
+                "metadata": build_pod_metadata(deployment, selector=selector),
+                "spec": pod | {"topologySpreadConstraints": build_spread(selector)},
+            },
+        },
     }
+
+
+def build_pace(deployment: ModelDeployment) -> dict[str, Any]:
+    """Return how long pods may take, and how many templates are remembered."""
+    deadline = int(parse_duration(deployment.spec.progress_deadline).total_seconds())
+    return {"revisionHistoryLimit": 2, "progressDeadlineSeconds": max(2, deadline)}
+
+
+def build_pod_metadata(deployment: ModelDeployment, *, selector: Mapping[str, str]) -> dict[str, Any]:
+    """Return the metadata of pods that these labels select."""
+    labels = {**deployment.spec.pod_labels, **selector, names.LABEL_MANAGED_BY: names.MANAGED_BY}
     annotations = dict(deployment.spec.pod_annotations)
     return {"labels": labels, **({"annotations": annotations} if annotations else {})}
 
 
-def _build_pod_spec(deployment: ModelDeployment, *, default_image: str) -> dict[str, Any]:
+def build_pod_spec(
+    deployment: ModelDeployment,
+    *,
+    containers: Sequence[dict[str, Any]],
+    volumes: Sequence[dict[str, Any]],
+    grace_seconds: int,
+) -> dict[str, Any]:
+    """Return a pod without rights; how it spreads is its owner's to say."""
     spec = deployment.spec
-    drain = parse_duration(spec.drain).total_seconds()
     pod: dict[str, Any] = {
         "serviceAccountName": service_account_name(deployment),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": int(drain) + LONGEST_REQUEST_SECONDS + FLUSH_SECONDS + 5,
+        "terminationGracePeriodSeconds": grace_seconds,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
@@ -66,14 +122,8 @@ def _build_pod_spec(deployment: ModelDeployment, *, default_image: str) -> dict[
             "fsGroup": USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_build_serving_container(deployment, default_image=default_image)],
-        "volumes": build_volumes(
-            deployment,
-            config=build_runtime_config(deployment),
-            config_name=config_name(deployment),
-            flags_name=flags_name(deployment),
-        ),
-        "topologySpreadConstraints": _build_spread(deployment),
+        "containers": list(containers),
+        "volumes": list(volumes),
     }
     optional = {
         "nodeSelector": dict(spec.node_selector),
@@ -85,78 +135,15 @@ def _build_pod_spec(deployment: ModelDeployment, *, default_image: str) -> dict[
     return pod | {field: value for field, value in optional.items() if value}
 
 
-def _build_spread(deployment: ModelDeployment) -> list[dict[str, Any]]:
-    """Spread softly over zones and nodes unless the user says how."""
-    if deployment.spec.topology_spread_constraints:
-        return list(deployment.spec.topology_spread_constraints)
+def build_spread(selector: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Spread softly over zones and nodes."""
     return [
         {
             "maxSkew": 1,
             "topologyKey": key,
             "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": build_selector(deployment)},
+            "labelSelector": {"matchLabels": dict(selector)},
             "matchLabelKeys": ["pod-template-hash"],
         }
         for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
     ]
-
-
-def _build_serving_container(deployment: ModelDeployment, *, default_image: str) -> dict[str, Any]:
-    spec = deployment.spec
-    container: dict[str, Any] = {
-        "name": names.SERVING_CONTAINER,
-        "image": spec.image or default_image,
-        "args": ["--config", f"{names.CONFIG_DIR}/{names.CONFIG_FILE}"],
-        "ports": [
-            {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
-            {"name": "admin", "containerPort": names.ADMIN_PORT, "protocol": "TCP"},
-        ],
-        "env": [
-            {"name": names.ENV_POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
-        ],
-        "resources": spec.resources or DEFAULT_RESOURCES,
-        # Kubelet asks each second until the process answers; five minutes are for a large image's imports.
-        "startupProbe": _build_probe(names.STARTUP_PATH, period=1, failures=300),
-        "livenessProbe": _build_probe(names.LIVE_PATH, period=10, failures=6),
-        "readinessProbe": _build_probe(names.READY_PATH, period=5, failures=3),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": build_mounts(deployment, config=build_runtime_config(deployment)),
-    }
-    if secrets := _build_env_from(deployment):
-        container["envFrom"] = secrets
-    if spec.image_pull_policy:
-        container["imagePullPolicy"] = spec.image_pull_policy.value
-    return container
-
-
-def _build_env_from(deployment: ModelDeployment) -> list[dict[str, Any]]:
-    """Return the Secrets whose keys become variables: with prefixes, so that they never mix."""
-    spec = deployment.spec
-    source, features = spec.source.secret_ref, spec.features
-    prefixed = {
-        names.ENV_LOG_PREFIX: spec.prediction_log.secret_ref,
-        names.ENV_FEATURES_REDIS_PREFIX: features and features.redis and features.redis.secret_ref,
-        names.ENV_FEATURES_COMPUTE_PREFIX: features and features.compute and features.compute.secret_ref,
-    }
-    return [
-        *([{"secretRef": {"name": source.name}}] if source else []),
-        *(
-            {"prefix": prefix, "secretRef": {"name": secret.name}}
-            for prefix, secret in prefixed.items()
-            if secret
-        ),
-    ]
-
-
-def _build_probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
-    return {
-        "httpGet": {"path": path, "port": "admin"},
-        "periodSeconds": period,
-        "timeoutSeconds": 5 if path == names.LIVE_PATH else 2,
-        "failureThreshold": failures,
-    }

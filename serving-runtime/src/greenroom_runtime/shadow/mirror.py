@@ -168,8 +168,10 @@ class Mirror:
 
     def report(self) -> MirrorReport | None:
         """Return the accounts, and why frames are dropped where they are; None without a shadow."""
-        if not self._takes:
-            return None
+        return self.accounts() if self._takes else None
+
+    def accounts(self) -> MirrorReport:
+        """Return the same, whether there is a shadow or not."""
         return MirrorReport(
             offered=self.offered,
             sampled_out=self.sampled_out,
