@@ -62,7 +62,7 @@ def test_waits_double_until_a_process_has_lived() -> None:
 @pytest.mark.parametrize("limit", [1, 64 * MIB, 124 * MIB])
 def test_a_small_limit_is_refused(limit: int) -> None:
     """A limit that leaves no room for interpreter and libraries is refused, with what is needed."""
-    assert "raise the memory limit" in Bounds(limit).complaint
+    assert "raise spec.shadow.resources.limits.memory" in Bounds(limit).complaint
 
 
 def test_bounds_leave_room() -> None:
