@@ -381,6 +381,9 @@ class Reconciler:
         if action is not None and not done and action.asks(Verb.RETRY, deployment.spec.version):
             action = None  # a promotion is tried again through the flag store
         status = build_status(observed, plan, verdict, now=now, action=action.text if action else None)
+        if not done:  # pods may have to be replaced first for a spec that has not been applied
+            known = deployment.status.observed_generation
+            status = status.model_copy(update={"observed_generation": known})
         await self._write_status(body, deployment.status, status)
         if action is not None and (objection := find_objection(action, deployment)):
             await self._tell(
