@@ -213,10 +213,17 @@ def to_policy(gate: ShadowGate) -> ShadowPolicy:
     )
 
 
-def tell_hold(wanted: ShadowInput | None, planned: ShadowProgress | None, rollout: RolloutSpec | None) -> str:
+def tell_hold(
+    wanted: ShadowInput | None,
+    planned: ShadowProgress | None,
+    rollout: RolloutSpec | None,
+    *,
+    promoting: bool,
+) -> str:
     """Return why a rollout may not begin yet, empty where no shadow holds it.
 
-    A verdict counts once it is in status, and no more where something else is compared since.
+    A verdict counts once it is in status, and no more where something else is compared since, or is about to
+    be, as while production changes.
     """
     if wanted is None or planned is None or rollout is None or planned.over:
         return ""
@@ -224,7 +231,7 @@ def tell_hold(wanted: ShadowInput | None, planned: ShadowProgress | None, rollou
         return ""
     known = wanted.progress
     decided = known is not None and known.epoch == planned.epoch and planned.compares
-    if known is not None and decided and known.verdict is Outcome.PASS:
+    if known is not None and decided and known.verdict is Outcome.PASS and not promoting:
         return ""
     if known is not None and decided and known.verdict is Outcome.FAIL:
         return f"its shadow has failed: {known.message}"

@@ -106,23 +106,15 @@ def build_shadow(observed: Observed, plan: ReleasePlan, *, now: datetime) -> Sha
     found = _describe(observed, plan, progress, now=now)
     if before is None or _gist(before) != _gist(found) or before.observed_time is None:
         return found
-    if _has_lost_shadows(before, progress):
+    if _read_counted(before.counted).lives != progress.counted.lives:
         return found
     same = before == found.model_copy(update={"observed_time": before.observed_time})
     return before if same or now - parse_timestamp(before.observed_time) < COUNTED_EVERY else found
 
 
 def _gist(status: ShadowStatus) -> dict[str, Any]:
-    return status.model_dump(exclude=set(_COUNTERS))
-
-
-def _has_lost_shadows(before: ShadowStatus, progress: ShadowProgress) -> bool:
-    """Whether a shadow is gone whose last words are not in status: nobody can ask it again."""
-    lives = [
-        {(uid, told.instance) for uid, told in counted.shadows.items()}
-        for counted in (_read_counted(before.counted), progress.counted)
-    ]
-    return bool(lives[0] - lives[1])
+    counters = set(_COUNTERS) - ({"message"} if status.state is ShadowState.WAITING else set())
+    return status.model_dump(exclude=counters)
 
 
 def _describe(
