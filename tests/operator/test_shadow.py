@@ -62,7 +62,7 @@ def test_the_flag_store_has_the_shadow_and_pods_hold_nothing_more() -> None:
 
 
 def test_the_first_proof_pins_the_bytes() -> None:
-    """What the first shadow has proven is what the others may hold, and it stands in status and flag store."""
+    """What the first shadow has proven is what the others may hold: status and flag store say so."""
     shadowed = Stage().settle()
     shadowed.shadows = {"churn-b": ShadowLife(edition="other", silent=True)}
     shadowed.edit(shadow={"version": "v4"})
@@ -334,17 +334,20 @@ def test_a_version_that_cannot_be_proven_breaks_the_shadow_and_nothing_else() ->
 
 
 def test_retry_has_shadows_try_again() -> None:
-    """Another attempt and epoch, so that a process that had given up begins anew; then it works again."""
+    """Shadows let go of it, so that one that had given up begins anew, under another epoch."""
     shadowed = Stage().settle()
     shadowed.shadows["churn-b"] = ShadowLife(fails=True)
     shadowed.edit(shadow={"version": "v4"})
     assert shadowed.flags is not None
     before = shadowed.flags
+    written = len(shadowed.written)
     shadowed.shadows.clear()
 
     shadowed.act(Verb.RETRY, "v4")
 
-    assert shadowed.flags.attempt != before.attempt
+    told = shadowed.written[written:]
+    assert [flags.shadow is not None for flags in told] == [False, True, True]
+    assert [flags.digests.get("v4") for flags in told] == [None, None, digest("v4")]
     assert shadowed.mirrored is not None
     assert before.shadow is not None
     assert shadowed.mirrored.epoch != before.shadow.epoch
@@ -574,7 +577,7 @@ def test_what_has_begun_does_not_wait_again() -> None:
 
 
 def test_a_verdict_on_something_else_lets_nothing_begin() -> None:
-    """Production changed between the verdict and the beginning: what passed is not what would be rolled out."""
+    """Production changed between verdict and beginning: what passed is not what would be rolled out."""
     shadowed = waiting()
     shadowed.shadows["churn-a"] = agreeing()
     shadowed.now += timedelta(seconds=5)

@@ -268,14 +268,21 @@ def _find_failure(view: ShadowView, progress: ShadowProgress) -> str:
         return ""
     if process.flags_error:
         return f"the shadow of pod {view.pod} refuses the flag store: {process.flags_error}"
-    seen = process.version
-    if seen is None or seen.name != progress.version or seen.state is not VersionState.FAILED:
+    seen, remedy = process.version, f"the action retry/{progress.version} tries again"
+    if seen is None or seen.name != progress.version:
         return ""
-    why = f": {seen.failure.reason}: {seen.failure.message}" if seen.failure else ""
-    return (
-        f"the shadow of pod {view.pod} cannot hold {progress.version}{why}; once that is mended, the action "
-        f"retry/{progress.version} tries again"
-    )
+    if seen.state is VersionState.FAILED:
+        why = f": {seen.failure.reason}: {seen.failure.message}" if seen.failure else ""
+        return (
+            f"the shadow of pod {view.pod} cannot hold {progress.version}{why}; once that is mended, {remedy}"
+        )
+    proven = holds(process, version=progress.version, epoch=progress.epoch)
+    if proven and progress.digest and seen.digest != progress.digest:
+        return (
+            f"the shadow of pod {view.pod} holds {seen.digest}, but {progress.digest} was proven under this "
+            f"name; {remedy}"
+        )
+    return ""
 
 
 def _find_end(view: ShadowView) -> str:
@@ -298,6 +305,8 @@ def _find_drops(observed: Observed, progress: ShadowProgress, views: Sequence[Sh
 
 
 def _tell_preparation(progress: ShadowProgress, present: Sequence[ShadowView]) -> str:
+    if progress.halted and progress.attempt and not progress.epoch:
+        return f"shadows let go of {progress.version}, to try it again"
     if progress.halted:
         return "it is compared once pods have been replaced"
     if not present:
