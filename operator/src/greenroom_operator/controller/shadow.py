@@ -106,8 +106,8 @@ def plan_shadow(
     if progress.epoch.endswith(f"#{compared}"):
         return _judge(replace(progress, counted=counted), wanted)
     tried_again = bool(progress.attempt) and not progress.epoch
-    # With another tolerance, say, old pods would count what new ones do not. What is tried again must have been
-    # let go of: a shadow loads no version that it has, and none that has failed.
+    # With another tolerance, say, old pods would count what new ones do not. What is tried again must have
+    # been let go of: a shadow loads no version that it has, and none that has failed.
     if wanted.rolling or (tried_again and _is_held(version, wanted.views)):
         return replace(progress, counted=counted, halted=True)
     epoch = f"{name_attempt(version, now=now)}#{compared}"

@@ -252,7 +252,7 @@ def _find_trouble(observed: Observed, progress: ShadowProgress, present: Sequenc
     for view in views:
         if view.report is not None and (trouble := _find_failure(view, progress) or _find_end(view)):
             return trouble
-    if views and all(view.report is None for view in views):
+    if views and all(view.report is None and view.silent for view in views):
         return (
             f"shadows do not answer the operator on port {names.SHADOW_PORT}: "
             "is a NetworkPolicy in the way, or does the container not come up?"
