@@ -1,13 +1,11 @@
 """Every flag document that was in force, as the API server showed it: what answers are explained by."""
 
-import json
-import subprocess
-import threading
 import time
 from dataclasses import dataclass
-from typing import Self
+from typing import Any
 
 from e2e.traffic import Answer
+from e2e.watch import Watch
 from greenroom_runtime.contract.flags import FlagStore, parse_flags
 from greenroom_runtime.routing.router import compile_router
 from tests.support.kubectl import Kubectl
@@ -24,46 +22,18 @@ class Document:
     flags: FlagStore
 
 
-class Documents:
+class Documents(Watch):
     """Watches a flag store until the context is left."""
 
     def __init__(self, kubectl: Kubectl, *, namespace: str, name: str) -> None:
-        self._command = [
-            str(kubectl.program),
-            f"--kubeconfig={kubectl.kubeconfig}",
-            f"--cache-dir={kubectl.cache}",
-            f"--namespace={namespace}",
-            *("get", "configmap", f"{name}-flags", "--watch", "--output=json"),
-        ]
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._first = threading.Event()
+        super().__init__(
+            kubectl, "configmap", f"{name}-flags", namespace=namespace, on_event=self._take_document
+        )
         self.seen: list[Document] = []
 
-    def __enter__(self) -> Self:
-        """Return once the document in force is known."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        self._thread.start()
-        if not self._first.wait(30):
-            raise TimeoutError("the flag store was not seen in 30 s")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the watch."""
-        self._process.terminate()
-        self._process.wait()
-        self._thread.join()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        text, decoder = "", json.JSONDecoder()
-        for line in self._process.stdout:
-            text += line
-            if line.rstrip() != "}":
-                continue
-            found, end = decoder.raw_decode(text)
-            text = text[end:].lstrip()
-            self.seen.append(Document(time.monotonic(), parse_flags(found["data"]["flags.json"])))
-            self._first.set()
+    def _take_document(self, event: dict[str, Any]) -> None:
+        text = event["object"]["data"]["flags.json"]
+        self.seen.append(Document(time.monotonic(), parse_flags(text)))
 
     def unexplained(self, answers: list[Answer]) -> list[Answer]:
         """Return the answers that no document which may have been in force gives to that user."""

@@ -10,7 +10,7 @@ import pytest
 
 from e2e.conftest import TrainedModels
 from e2e.documents import Documents
-from e2e.fragile import HEAVY, write_fragile
+from e2e.faulty import HEAVY, write_faulty
 from e2e.operators import replace_operator
 from e2e.penguins import NAME, Penguins
 from e2e.traffic import Answer, Traffic
@@ -132,7 +132,7 @@ def test_a_person_aborts(url: str, penguins: Penguins, models: TrainedModels) ->
 
 def test_the_gate_aborts_what_does_harm(url: str, penguins: Penguins, models: TrainedModels) -> None:
     """A version that fails on its users' requests is taken from them by the gate."""
-    write_fragile(models.directory / "v1", version="v4-fragile")
+    write_faulty(models.directory / "v1", version="v4-fragile")
     models.store.upload(models.directory, prefix="penguins")
     heavy = [row for row in models.rows if (row["body_mass_g"] or 0) > HEAVY]
     assert heavy

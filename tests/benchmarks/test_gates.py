@@ -1,15 +1,26 @@
-"""Fifty simulated releases of a kind before the gate: the promises of its page, in small."""
+"""Fifty simulated releases of a kind before the gates: the promises of their pages, in small."""
 
 import math
 
 import pytest
 
+from benchmarks.gates.__main__ import main
 from benchmarks.gates.cases import CASES, Case, Truth
 from benchmarks.gates.judges import Thresholds, Verdict, ZTest
 from benchmarks.gates.releases import OURS, Played, Release, play
+from benchmarks.gates.shadow.cases import CASES as SHADOWS
+from benchmarks.gates.shadow.cases import ShadowCase
+from benchmarks.gates.shadow.judges import OURS as OUR_SHADOWS
+from benchmarks.gates.shadow.judges import POLICY, Decision, gate
+from benchmarks.gates.shadow.table import HEAD as SHADOW_HEAD
+from benchmarks.gates.shadow.table import Watched, watch
+from benchmarks.gates.shadow.table import row as shadow_row
+from benchmarks.gates.shadow.table import share_of as share_of_shadows
+from benchmarks.gates.shadow.world import ShadowWorld
 from benchmarks.gates.table import HEAD, row, share_of
 from benchmarks.gates.world import SCRAPES, World
 from greenroom_operator.controller.gate import Outcome
+from greenroom_operator.controller.shadow_gate import ShadowEvidence, gather, judge
 
 RELEASES = 50
 
@@ -65,9 +76,9 @@ def test_other_judges_hold_to_their_rules() -> None:
     """A z-test and thresholds pass a healthy step when its ten minutes are over, and not before."""
     healthy = case("equal, no errors at all")
     step = World(healthy, [7]).step(0)
-    for judge in (ZTest(), Thresholds(healthy)):
-        judge.begin(step)
-        outcomes = [judge.look(scrape) for scrape in range(len(SCRAPES))]
+    for other in (ZTest(), Thresholds(healthy)):
+        other.begin(step)
+        outcomes = [other.look(scrape) for scrape in range(len(SCRAPES))]
         first = next(scrape for scrape, outcome in enumerate(outcomes) if outcome is not Outcome.INCONCLUSIVE)
         assert (outcomes[first], SCRAPES[first]) == (Outcome.PASS, 600)
 
@@ -92,3 +103,108 @@ def test_a_row_tells_shares_and_medians() -> None:
     )
     assert " |  |  |  | " in row(kind, releases[2:])
     assert HEAD.splitlines()[0].count("|") == row(kind, releases).count("|")
+
+
+# Shadows.
+
+
+def shadow(name: str) -> ShadowCase:
+    """Return the kind of shadow with this name."""
+    return next(each for each in SHADOWS if each.name == name)
+
+
+def watched(name: str) -> list[Watched]:
+    """Watch shadows of this kind, always the same ones."""
+    return [watch(shadow(name), [7, number]) for number in range(RELEASES)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["1 % disagree, three pods with the same users", "4 % disagree", "1 % errors", "2 times as long"],
+)
+def test_the_table_of_counts_is_the_real_gate(name: str) -> None:
+    """What the simulation reads off counts is what the operator makes of the pods' reports, look by look."""
+    world = ShadowWorld(shadow(name), [7])
+    requests = world.count_requests()
+    decision = gate(world.count_buckets(), requests)
+    assert decision.look is not None
+    evidence: ShadowEvidence | None = None
+    for look in range(decision.look + 1):
+        evidence = gather(
+            evidence,
+            epoch="v4@1",
+            trials=[pod.report(look) for pod in world.pods],
+            crashes=0,
+            requests=int(requests.answered[look]),
+        )
+        outcome = judge(evidence, POLICY).outcome
+        assert outcome is (decision.outcome if look == decision.look else Outcome.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("0.5 % disagree", Outcome.PASS),
+        ("1 % of users always disagree, few send most", Outcome.PASS),
+        ("1 % disagree, three pods with the same users", Outcome.PASS),
+        ("3 % disagree", Outcome.FAIL),
+        ("4 % of users always disagree, few send most", Outcome.FAIL),
+        ("1 % errors", Outcome.FAIL),
+        ("2 times as long", Outcome.FAIL),
+    ],
+)
+def test_shadows_come_to_the_right_verdict(name: str, outcome: Outcome) -> None:
+    """Shadows that are clearly within the bounds pass, those beyond fail, few busy users or not."""
+    assert shadows_with(name, OUR_SHADOWS, outcome) == 1
+
+
+def shadows_with(name: str, who: str, outcome: Outcome) -> float:
+    """Return the share of the shadows of this kind of which a judge made this."""
+    return share_of_shadows(watched(name), who, outcome)
+
+
+def test_at_the_bound_a_shadow_hardly_ever_passes() -> None:
+    """Where the gate is hardly ever wrong, a z-test peeked at passes many."""
+    assert shadows_with("2 % disagree", OUR_SHADOWS, Outcome.PASS) <= 0.05
+    assert shadows_with("2 % disagree", "z-test", Outcome.PASS) > 0.2
+
+
+def test_a_few_busy_users_deceive_who_counts_requests() -> None:
+    """Where some users always disagree, a z-test and thresholds take the busiest of them for everybody."""
+    harmful = watched("4 % of users always disagree, few send most")
+    assert share_of_shadows(harmful, "z-test", Outcome.PASS) > 0
+    assert share_of_shadows(harmful, "thresholds", Outcome.PASS) > 0
+
+
+def test_a_row_of_shadows_tells_shares_and_medians() -> None:
+    """Shares are of all shadows; a median is told only where most have come to a verdict."""
+    ours = [Decision(outcome=outcome, look=17) for outcome in (Outcome.PASS, Outcome.FAIL)]
+    none = Decision(outcome=Outcome.INCONCLUSIVE)
+    shadows = [
+        Watched(
+            decisions={OUR_SHADOWS: one, "z-test": ours[0], "thresholds": none}, buckets=40, requests=1500
+        )
+        for one in (*ours, none)
+    ]
+    kind = SHADOWS[0]
+    assert shadow_row(kind, shadows) == (
+        f"| {kind.name} | within the bounds | 33.3% | 33.3% | 33.3% | 40 | 1,500 | 1.5 "
+        "| 100.0% | 0.0% | 0.0% | 0.0% |\n"
+    )
+    assert " |  |  |  | " in shadow_row(kind, shadows[2:])
+    assert SHADOW_HEAD.splitlines()[0].count("|") == shadow_row(kind, shadows).count("|")
+
+
+def test_kinds_that_there_are_not_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who misspells a kind is told all names, and nothing is played."""
+    with pytest.raises(SystemExit):
+        main(["shadow", "--only", "2 % disagre"])
+    assert "no kind is named 2 % disagre; there are: 0.02 % errors, " in capsys.readouterr().err
+
+
+def test_kinds_are_played_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only what is asked for is played, and printed as a row of the table."""
+    assert main(["shadow", "--only", "10 % disagree", "--releases", "2"]) == 0
+    assert (
+        capsys.readouterr().out.splitlines()[2].startswith("| 10 % disagree | beyond a bound | 0.0% | 100.0%")
+    )

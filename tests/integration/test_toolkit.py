@@ -315,6 +315,23 @@ def test_watch_shows_each_change_until_ctrl_c(
     assert list((tmp_path / "state").iterdir()) == []
 
 
+def test_kubectl_completes_the_plugin(environment: dict[str, str]) -> None:
+    """The real kubectl finds the program that completes it, and understands what that prints."""
+    own = str(Path(sys.executable).parent)
+    path = f"{own}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        ["kubectl", "__complete", "greenroom", "promote-"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**environment, "PATH": path},
+    )
+    completion, directive = done.stdout.splitlines()
+    assert completion.partition("\t")[0] == "promote-step"
+    assert directive == ":4"
+    assert "ShellCompDirectiveNoFileComp" in done.stderr
+
+
 def _document(lines: Iterable[str]) -> str:
     """Return the lines of one JSON document that is printed over several."""
     text = ""

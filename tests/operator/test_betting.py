@@ -1,5 +1,6 @@
 """Bets against a hypothesis: nobody wins by them in the mean where it is true, whatever the counts."""
 
+from collections.abc import Callable, Sequence
 from math import comb, exp, inf, isfinite, isnan, log
 
 import pytest
@@ -14,6 +15,8 @@ from greenroom_operator.controller.betting import (
     Window,
     is_new_round,
     log_proof_below,
+    log_rate_above,
+    log_rate_below,
     log_sum,
 )
 
@@ -218,3 +221,98 @@ def test_sums_of_logarithms_do_not_overflow() -> None:
     """Numbers that no float holds are added up by their logarithms."""
     assert log_sum([5000.0, 5000.0]) == pytest.approx(5000 + log(2))
     assert log_sum([-inf, -inf]) == -inf
+
+
+RateProof = Callable[[float, int, int], float]
+
+
+def below(bound: float, trials: int, hits: int) -> float:
+    """Return the money against "at least the bound"."""
+    return log_rate_below(bound, trials=trials, hits=hits)
+
+
+def above(bound: float, trials: int, hits: int) -> float:
+    """Return the money against "at most the bound"."""
+    return log_rate_above(bound, trials=trials, hits=hits)
+
+
+@given(
+    trials=st.integers(0, 60),
+    bound=st.sampled_from([0.001, 0.02, 0.1, 0.5, 0.9]),
+    farther=st.floats(0, 1),
+)
+def test_a_single_rate_is_no_game_to_win(trials: int, bound: float, farther: float) -> None:
+    """After any number of trials the mean of the money is at most 1, wherever the hypothesis is true."""
+    for proof, rate in ((below, bound + farther * (1 - bound)), (above, bound * farther)):
+        mean = sum(
+            comb(trials, hits) * rate**hits * (1 - rate) ** (trials - hits) * exp(proof(bound, trials, hits))
+            for hits in range(trials + 1)
+        )
+        assert mean <= 1 + 1e-9
+
+
+def ever(proof: RateProof, bound: float, rates: Sequence[float], *, alpha: float) -> float:
+    """Return the exact probability that the money is ever 1 / alpha while the hypothesis is true."""
+    holds, crossed, total = {0: 1.0}, 0.0, 0.0
+    for trials, rate in enumerate(rates, 1):
+        total += rate
+        after: dict[int, float] = {}
+        for hits, probability in holds.items():
+            after[hits] = after.get(hits, 0.0) + probability * (1 - rate)
+            after[hits + 1] = after.get(hits + 1, 0.0) + probability * rate
+        true = total >= bound * trials - 1e-9 if proof is below else total <= bound * trials + 1e-9
+        won = {hits for hits in after if true and proof(bound, trials, hits) >= -log(alpha)}
+        crossed += sum(after.pop(hits) for hits in won)
+        holds = {hits: probability for hits, probability in after.items() if probability > 1e-15}
+    return crossed
+
+
+@pytest.mark.parametrize("proof", [below, above])
+@pytest.mark.parametrize(("bound", "trials"), [(0.5, 300), (0.02, 1000), (0.001, 5000)])
+def test_looking_after_each_trial_is_safe(proof: RateProof, bound: float, trials: int) -> None:
+    """Where the rate is at the bound, the money is ever 20 in fewer than 1 of 20 cases."""
+    assert 0 < ever(proof, bound, [bound] * trials, alpha=0.05) <= 0.05
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        pytest.param([0.1] * 100 + [0.0] * 400 + [0.02] * 500, id="much first"),
+        pytest.param([0.04, 0.0] * 500, id="by turns"),
+        pytest.param([1.0] + [0.0] * 49 + ([0.5] + [0.0] * 24) * 38, id="rare and certain"),
+    ],
+)
+def test_a_rate_may_drift(rates: list[float]) -> None:
+    """Whatever single trials are like: what is proven is true of their average so far, in 19 of 20 cases."""
+    assert ever(below, 0.02, rates, alpha=0.05) <= 0.05
+    assert ever(above, 0.02, rates[::-1], alpha=0.05) <= 0.05
+
+
+@given(trials=st.integers(1, 20_000), bound=st.floats(1e-6, 0.999_999), share=st.floats(0, 1))
+def test_only_one_side_of_a_bound_is_ever_proven(trials: int, bound: float, share: float) -> None:
+    """Where more are hits than the bound nothing proves that fewer are, and the other way round."""
+    hits = round(trials * share)
+    won, lost = below(bound, trials, hits), above(bound, trials, hits)
+    assert isfinite(won)
+    assert isfinite(lost)
+    assert (won if hits >= bound * trials else lost) <= 1e-6
+
+
+@given(trials=st.integers(1, 5000), bound=st.sampled_from([0.001, 0.02, 0.5]), data=st.data())
+def test_more_hits_prove_less_to_be_below(trials: int, bound: float, data: st.DataObject) -> None:
+    """Among as many trials another hit takes money from the one side and gives it to the other."""
+    hits = data.draw(st.integers(0, trials - 1))
+    if hits + 1 <= bound * trials:
+        assert below(bound, trials, hits) > below(bound, trials, hits + 1)
+    if hits >= bound * trials:
+        assert above(bound, trials, hits) < above(bound, trials, hits + 1)
+
+
+@pytest.mark.parametrize("hits", [0, 1, 5])
+def test_bounds_that_are_none(hits: int) -> None:
+    """That nothing is ever a hit is refuted by one and never proven; that all may be is proven at once."""
+    assert below(0.0, 5, hits) == below(-1.0, 5, hits) == -inf
+    assert above(0.0, 5, hits) == (inf if hits else -inf)
+    assert below(1.0, 5, hits) == below(1.5, 0, 0) == inf
+    assert above(1.0, 5, hits) == -inf
+    assert [below(0.5, 0, 0), above(0.5, 0, 0)] == pytest.approx([0.0, 0.0])

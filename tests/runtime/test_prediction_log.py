@@ -20,8 +20,9 @@ from greenroom_runtime.contract import names
 from greenroom_runtime.predictions.ledger import DEPARTED, Account, Counts, Ledger
 from greenroom_runtime.predictions.log import Bounds, PredictionLog
 from greenroom_runtime.predictions.metrics import LogCollector
-from greenroom_runtime.predictions.record import Record
+from greenroom_runtime.predictions.record import Comparison, Record
 from greenroom_runtime.predictions.spelling import Speller, UnspeakableRecordError
+from greenroom_runtime.shadow.compare import Outcome
 from tests.support.predictions import (
     QUICK,
     lines,
@@ -41,12 +42,24 @@ values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
+comparisons = st.builds(
+    Comparison,
+    version=st.sampled_from(["v1", "v2"]),
+    prediction=st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text(),
+    probabilities=st.none() | st.lists(st.floats(), max_size=3),
+    classes=st.none() | st.lists(st.booleans() | st.text(), max_size=3),
+    latency_ms=st.floats(0, 1e6),
+    outcome=st.sampled_from([*Outcome]),
+    difference=st.none() | st.floats(min_value=0),
+    segments=st.lists(st.text(), max_size=2),
+)
 records = st.builds(
     Record,
+    comparison=st.none() | comparisons,
     id=st.text(min_size=1),
     time=st.floats(0, 4e9),
     version=st.sampled_from(["", "v1", "v2"]),
-    role=st.sampled_from(["production", "rollout", ""]),
+    role=st.sampled_from(["production", "rollout", "shadow", ""]),
     reason=st.sampled_from(["default", "rule:beta", ""]),
     entity=st.text(),
     features=st.none() | st.dictionaries(st.text(), values, max_size=4),
@@ -83,8 +96,10 @@ def test_every_line_is_as_the_schema_says(record: Record, *, mark: bool) -> None
     assert line.count(b"\n") == 1
     written = orjson.loads(line)
     jsonschema_rs.Draft202012Validator(schema, validate_formats=True).validate(written)
-    assert written.keys() == schema["properties"].keys() - (set() if mark else {"event"})
-    assert schema["required"] == [name for name in schema["properties"] if name != "event"]
+    left_out = (set() if mark else {"event"}) | (set() if record.comparison else {"comparison"})
+    assert written.keys() == schema["properties"].keys() - left_out
+    optional = ("event", "comparison")
+    assert schema["required"] == [name for name in schema["properties"] if name not in optional]
 
 
 def test_a_record_says_what_happened(tmp_path: Path) -> None:

@@ -252,6 +252,77 @@ def fragile_graph(bias: float = 0.0) -> bytes:
     return serialized(graph)
 
 
+def brooding_graph() -> bytes:
+    """Return an ONNX file with the regressor's signature and answers, that never ends where x2 is above 99."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["condition_in"], ["condition_out"]),
+            helper.make_node("Identity", ["state_in"], ["state_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("iteration", TensorProto.INT64, []),
+            helper.make_tensor_value_info("condition_in", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state_in", TensorProto.DOUBLE, [None, 1]),
+        ],
+        [
+            helper.make_tensor_value_info("condition_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state_out", TensorProto.DOUBLE, [None, 1]),
+        ],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "second"], ["column"], axis=1),
+            helper.make_node("ReduceMax", ["column"], ["highest"], keepdims=0),
+            helper.make_node("Greater", ["highest", "bound"], ["condition"]),
+            helper.make_node("MatMul", ["x", "weights"], ["product"]),
+            helper.make_node("Loop", ["trips", "condition", "product"], ["value"], body=body),
+        ],
+        "brooding",
+        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, [None, 3])],
+        [helper.make_tensor_value_info("value", TensorProto.DOUBLE, [None, 1])],
+        [
+            numpy_helper.from_array(np.array([1], dtype=np.int64), "second"),
+            numpy_helper.from_array(np.array(99.0), "bound"),
+            numpy_helper.from_array(np.array([[2.0], [-3.0], [10.0]]), "weights"),
+            numpy_helper.from_array(np.array(2**62, dtype=np.int64), "trips"),
+        ],
+    )
+    return serialized(graph)
+
+
+def hungry_graph() -> bytes:
+    """Return an ONNX file with the regressor's signature and answers, that fills x2 MiB of memory for a row."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "second"], ["column"], axis=1),
+            helper.make_node("ReduceMax", ["column"], ["highest"], keepdims=0),
+            helper.make_node("Mul", ["highest", "numbers"], ["count"]),
+            helper.make_node("Cast", ["count"], ["whole"], to=TensorProto.INT64),
+            helper.make_node("Max", ["whole", "none"], ["shape"]),
+            helper.make_node(
+                "ConstantOfShape",
+                ["shape"],
+                ["huge"],
+                value=helper.make_tensor("value", TensorProto.DOUBLE, [1], [0.0]),
+            ),
+            helper.make_node("ReduceSum", ["huge"], ["nothing"], keepdims=0),
+            helper.make_node("MatMul", ["x", "weights"], ["product"]),
+            helper.make_node("Add", ["product", "nothing"], ["value"]),
+        ],
+        "hungry",
+        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, [None, 3])],
+        [helper.make_tensor_value_info("value", TensorProto.DOUBLE, [None, 1])],
+        [
+            numpy_helper.from_array(np.array([1], dtype=np.int64), "second"),
+            numpy_helper.from_array(np.array(2.0**20 / 8), "numbers"),
+            numpy_helper.from_array(np.array([0], dtype=np.int64), "none"),
+            numpy_helper.from_array(np.array([[2.0], [-3.0], [10.0]]), "weights"),
+        ],
+    )
+    return serialized(graph)
+
+
 def endless_graph() -> bytes:
     """Return an ONNX file with the regressor's signature that computes for ever on any row."""
     body = helper.make_graph(

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -259,6 +260,76 @@ def test_run_rolls_a_version_out_to_some_users(penguins: TrainedExample, manifes
         assert set(versions(url)) == {"v1"}
 
 
+def test_run_obeys_actions(penguins: TrainedExample, manifest: Path, state: Path) -> None:
+    """The annotation raises, pauses, aborts and begins a rollout anew, once; what is no action is told."""
+    steps = "steps: [{percent: 20, hold: 1h}, {percent: 50, hold: 1h}]"
+    text = f"{MANIFEST}  rollout: {{version: v2, {steps}}}\n"
+    features, users = penguins.holdout("v1")[0]["features"], [f"user-{number}" for number in range(40)]
+
+    def act(action: str) -> None:
+        annotations = f"  annotations: {{greenroom.dev/action: {action}}}\n"
+        manifest.write_text(text.replace("  name: penguins\n", f"  name: penguins\n{annotations}"))
+
+    def routed(url: str) -> int:
+        return [predict(url, features, user_id=user)["version"] for user in users].count("v2")
+
+    manifest.write_text(text)
+    arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
+    with Command(*arguments, state=state) as command:
+        url = command.wait_for_url()
+        command.wait_for("v2 serves 20 % of users")
+        few = routed(url)
+        act("promote-step/v2/1")
+        command.wait_for("promote-step of v2, by the annotation")
+        command.wait_for("v2 serves 50 % of users")
+        assert 0 < few < routed(url)
+        act("pause/v2/1")
+        command.wait_for("v2 serves 50 % of users; paused by an action")
+        act("abort/v2/1")
+        command.wait_for("rollout of v2 aborted")
+        command.wait_for("v1 stays production")
+        act("abort/v2/2")
+        command.wait_for("abort of v2 has no effect: its rollout is Aborted")
+        assert routed(url) == 0
+        act("retry/v2/1")
+        command.wait_for("preparing v2 for its rollout")
+        command.wait_for("v2 serves 20 % of users")
+        assert routed(url) == few
+        act("stop it")
+        command.wait_for("write VERB/VERSION/TEXT")
+        act("promote-step/v9/1")
+        command.wait_for("spec.rollout.version is v2")
+    assert sum("write VERB/VERSION/TEXT" in line for line in command.lines) == 1
+
+
+def test_run_tries_a_refused_version_again(
+    penguins: TrainedExample, manifest: Path, state: Path, tmp_path: Path
+) -> None:
+    """What was published since is taken by the action retry; an action of the past is not done again."""
+    source = tmp_path / "source"
+    shutil.copytree(penguins.bundle("v1"), source / "v1")
+    done = "retry/v9/before"
+    text = MANIFEST.replace("version: v1 ", "version: v9 ")
+
+    def annotated(text: str, action: str) -> str:
+        annotations = f"  annotations: {{greenroom.dev/action: {action}}}\n"
+        return text.replace("  name: penguins\n", f"  name: penguins\n{annotations}")
+
+    manifest.write_text(annotated(MANIFEST, done) + f"status: {{lastHandledAction: {done}}}\n")
+    with Command("run", str(manifest), "--source", str(source), "--port", "0", state=state) as command:
+        url = command.wait_for_url()
+        manifest.write_text(annotated(text, done))
+        command.wait_for("refused v9: NoSuchVersion")
+        shutil.copytree(penguins.bundle("v2"), source / "v9")
+        bundle = json.loads((source / "v9" / "bundle.json").read_text())
+        (source / "v9" / "bundle.json").write_text(json.dumps({**bundle, "version": "v9"}))
+        manifest.write_text(annotated(text, "retry/v9/now"))
+        command.wait_for("retry of v9, by the annotation")
+        command.wait_for("promoted to v9")
+        assert predict(url, penguins.holdout("v2")[0]["features"])["version"] == "v9"
+    assert sum("by the annotation" in line for line in command.lines) == 1
+
+
 def test_run_says_why_a_first_version_does_not_serve(
     penguins: TrainedExample, manifest: Path, state: Path
 ) -> None:
@@ -266,6 +337,10 @@ def test_run_says_why_a_first_version_does_not_serve(
     ask_for(manifest, "v3-broken")
     arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
     with Command(*arguments, state=state) as command:
+        assert "nothing serves" in command.wait_for("refused v3-broken: GoldenMismatch")
+        action = "  annotations: {greenroom.dev/action: retry/v3-broken/1}\n"
+        manifest.write_text(manifest.read_text().replace("  name: penguins\n", f"  name: penguins\n{action}"))
+        command.wait_for("retry of v3-broken, by the annotation")
         assert "nothing serves" in command.wait_for("refused v3-broken: GoldenMismatch")
         ask_for(manifest, "v1")
         assert predict(command.wait_for_url(), penguins.holdout("v1")[0]["features"])["version"] == "v1"
@@ -380,6 +455,40 @@ def test_a_shell_can_complete_it() -> None:
     for typed, at, completed in (("greenroom ser", "1", "serve"), ("greenroom run --sou", "2", "--source")):
         asked = {"_GREENROOM_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": at}
         assert run_to_end(environment=asked).stdout.split() == [completed]
+
+
+def complete_as_kubectl(*words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Ask for completions of the last word as kubectl does."""
+    program = Path(sys.executable).with_name("kubectl_complete-greenroom")
+    environment = {**os.environ, **changes}
+    return subprocess.run([program, *words], capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("words", "found", "directive"),
+    [
+        (("sta",), ["status"], ":4"),
+        (("flags", ""), ["explain"], ":4"),
+        (("status", "penguins", "--wat"), ["--watch"], ":4"),
+        (("status", "penguins", "-o", ""), ["table", "json", "yaml"], ":4"),
+        (("serve", "mod"), [], ":0"),
+        (("predict", "it's \"half\nquoted"), [], ":0"),
+    ],
+)
+def test_kubectl_can_complete_it(words: tuple[str, ...], found: list[str], directive: str) -> None:
+    """One completion a line, and whether files come into question, as cobra reads it."""
+    done = complete_as_kubectl(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    *lines, last = done.stdout.splitlines()
+    assert [line.partition("\t")[0] for line in lines] == found
+    assert last == directive
+
+
+def test_a_completion_that_cannot_be_told_is_silent(tmp_path: Path) -> None:
+    """Without the toolkit's packages nothing is printed into the line that somebody types."""
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('typer', name='typer')\n")
+    done = complete_as_kubectl("sta", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 def test_a_misspelt_option_is_a_usage_error() -> None:

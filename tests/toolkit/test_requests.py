@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier
@@ -69,7 +70,12 @@ def test_predict_takes_json_from_a_file_or_a_pipe(serving: ServingProcess, tmp_p
         (("logs", "query", "--from", "{nowhere}"), "no such file or directory"),
         (("logs", "query", "--from", "{empty}"), "has no segments of the prediction log"),
         (("logs", "query", "SELEC 1", "--from", "{log}"), "the query fails: Parser Error"),
-        (("logs", "query", "--from", "s3://nowhere"), "cannot be read"),
+        (("logs", "query", "--from", "s3://nowhere"), "does AWS_ENDPOINT_URL name a store that answers"),
+        (("logs", "query", "--from", "az://logs/ml"), "set AZURE_STORAGE_ACCOUNT_NAME"),
+        (
+            ("logs", "query", "--from", "https://logs/ml"),
+            "name a pod's directory, or a log in an object store",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_told(
@@ -159,3 +165,25 @@ def test_an_object_store_is_asked_by_day(store: S3Server, log: Path, tmp_path: P
     )
     assert "has no segments" in done.stderr
     assert os.listdir(state) == []  # noqa: PTH208 a plain list is what is asked
+
+
+def test_a_log_in_google_cloud_storage_is_asked(store: S3Server, log: Path) -> None:
+    """Google's protocol for objects is S3's but for the signature, so that a public bucket shows it."""
+    for segment in log.glob("*.jsonl"):
+        url = f"{store.url}/logs/public/churn/date=2026-11-20/{segment.name}"
+        body, public = segment.read_bytes(), {"x-amz-acl": "public-read"}
+        assert httpx2.put(url, content=body, headers=public).status_code == 200
+    environment = {"GOOGLE_BASE_URL": store.url, "GOOGLE_SKIP_SIGNATURE": "true"}
+    count = "SELECT count(*) AS n FROM predictions"
+    assert ask(count, "--from", "gs://logs/public/churn", environment=environment) == [{"n": 42}]
+    done = run_to_end("logs", "query", "--from", "gs://nowhere/churn", environment=environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no nowhere there: correct its name" in done.stderr
+
+
+def test_the_logs_own_credentials_win(store: S3Server) -> None:
+    """As in a pod, whose Secret for the log may be another one than that of its models."""
+    own = {f"GREENROOM_PREDICTIONS_{name}": value for name, value in store.environment.items()}
+    environment = {**own, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    done = run_to_end("logs", "query", "--from", "s3://logs/empty", environment=environment)
+    assert "s3://logs/empty has no segments" in done.stderr

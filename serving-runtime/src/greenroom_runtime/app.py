@@ -37,6 +37,8 @@ from greenroom_runtime.predictions.log import PredictionLog, open_log
 from greenroom_runtime.routing.flag_file import FlagFile
 from greenroom_runtime.server import Server, listen, serving
 from greenroom_runtime.settings import Settings
+from greenroom_runtime.shadow.mirror import open_mirror
+from greenroom_runtime.shadow.mirror_metrics import MirrorCollector
 from greenroom_runtime.tracing import open_tracing
 
 log = structlog.get_logger(__name__)
@@ -83,12 +85,16 @@ class Runtime:
         self.features = _open_features(config, settings)
         if self.features is not None:
             self.metrics.registry.register(FeatureCollector(self.features))
+        self.mirror = open_mirror(config.shadow) if config.shadow is not None else None
+        if self.mirror is not None:
+            self.metrics.registry.register(MirrorCollector(self.mirror))
         self.predictor = Predictor(
             model=config.name,
             residents=self.residents,
             metrics=self.metrics,
             log=self.log,
             features=self.features,
+            mirror=self.mirror,
         )
         self.flag_file = FlagFile(path=Path(config.flags_path), on_document=self._obey)
         self.metrics.observe_state(self.report)
@@ -111,6 +117,7 @@ class Runtime:
             prediction_log=self.log.report() if self.log is not None else None,
             features=self.features.report() if self.features is not None else None,
             evidence=self.predictor.evidence.report() if self.predictor.evidence is not None else None,
+            mirror=self.mirror.report() if self.mirror is not None else None,
         )
 
     async def run(self) -> None:
@@ -119,6 +126,9 @@ class Runtime:
         try:
             await self._serve(stop)
         finally:
+            if self.mirror is not None:
+                await self.mirror.close(_GIVE_UP_SECONDS)
+                log.info("mirror", **self.mirror.accounts().model_dump())
             if self.features is not None:
                 await self.features.close(_GIVE_UP_SECONDS)
             # In a thread of its own: those of the event loop may all hang.

@@ -13,7 +13,9 @@ import duckdb
 
 from greenroom.errors import CommandError
 from greenroom.progress import counting
-from greenroom_runtime.models.clouds import CLOUD_SCHEMES, open_store, told
+from greenroom.stores import explain, local_path
+from greenroom_runtime.contract import names
+from greenroom_runtime.models.clouds import CLOUD_SCHEMES, open_store
 
 SUFFIX: Final = ".jsonl"
 DEFAULT_QUERY: Final = """
@@ -37,6 +39,7 @@ _COLUMNS: Final = {
     "latency_ms": "DOUBLE",
     "status": "INTEGER",
     "error": "VARCHAR",
+    "comparison": "JSON",
 }
 """Said, not guessed: what is guessed differs between files, and between releases of DuckDB."""
 _DAY = re.compile(r"(?:^|/)date=(\d{4}-\d{2}-\d{2})/")
@@ -82,10 +85,10 @@ def query(sql: str, *, source: str, period: Period, environment: Mapping[str, st
         connection.execute("SET TimeZone = 'UTC'")
         try:
             columns = ", ".join(f"{name}: '{kind}'" for name, kind in _COLUMNS.items())
-            names = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+            paths = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
             connection.execute(
-                f"CREATE VIEW predictions AS SELECT DISTINCT ON (id, time) * FROM "  # noqa: S608 our own names
-                f"read_json([{names}], format = 'newline_delimited', columns = {{{columns}}}) "
+                f"CREATE VIEW predictions AS SELECT DISTINCT ON (id, time, role) * FROM "  # noqa: S608 our own names
+                f"read_json([{paths}], format = 'newline_delimited', columns = {{{columns}}}) "
                 f"WHERE {_bounds(period)}"
             )
             cursor = connection.execute(sql)
@@ -108,11 +111,11 @@ def _bounds(period: Period) -> str:
 def segments(source: str, *, period: Period, environment: Mapping[str, str]) -> Iterator[list[Path]]:
     """Yield the sealed segments of a directory, or of an object store through a directory of their own."""
     with ExitStack() as stack:
-        if source.partition("://")[0] in CLOUD_SCHEMES:
+        if (place := local_path(source)) is not None:
+            found = _find(place, period=period)
+        else:
             copies = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-")))
             found = _download(source, copies, period=period, environment=environment)
-        else:
-            found = _find(Path(source.removeprefix("file://")), period=period)
         if not found:
             raise CommandError(
                 f"{source} has no segments of the prediction log ({SUFFIX}) of these days: name the "
@@ -133,10 +136,20 @@ def _find(place: Path, *, period: Period) -> list[Path]:
 
 
 def _download(uri: str, to: Path, *, period: Period, environment: Mapping[str, str]) -> list[Path]:
+    if uri.partition("://")[0] not in CLOUD_SCHEMES:
+        raise CommandError(
+            f"{uri} cannot be asked: name a pod's directory, or a log in an object store, by "
+            "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX; a collector's is asked there"
+        )
+    own = {
+        name.removeprefix(names.ENV_LOG_PREFIX): value
+        for name, value in environment.items()
+        if name.startswith(names.ENV_LOG_PREFIX)
+    }
     # The days before: a segment has the day that it was begun on.
     wider = Period(since=period.since and period.since - timedelta(days=1), until=period.until)
     try:
-        store = open_store(uri, environment=environment, longest=_LONGEST)
+        store = open_store(uri, environment=environment, own=own, longest=_LONGEST)
         listed = [item for batch in store.list() for item in batch if item["path"].endswith(SUFFIX)]
         chosen = [item for item in listed if wider.has(item["path"])]
         files = []
@@ -147,7 +160,7 @@ def _download(uri: str, to: Path, *, period: Period, environment: Mapping[str, s
                 files.append(path)
                 count(item["size"])
     except Exception as error:  # obstore's errors have no common base with the file system's
-        raise CommandError(f"{uri} cannot be read: {told(error)}") from error
+        raise CommandError(f"{uri} cannot be read: {explain(error, uri=uri)}") from error
     return files
 
 

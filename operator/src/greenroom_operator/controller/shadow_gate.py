@@ -24,13 +24,14 @@ from dataclasses import dataclass, field
 from math import log
 from typing import Any, ClassVar, Final
 
-from pydantic import ConfigDict, NonNegativeInt, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.alias_generators import to_camel
 
 from greenroom_operator.controller.betting import log_rate_above, log_rate_below
 from greenroom_operator.controller.gate import ALPHA, BETA, MAX_CRASHES, GateVerdict, Outcome
 from greenroom_runtime.contract.evidence import WIDE_BUCKETS, WideBitmap, WideBitmapText
-from greenroom_runtime.contract.shadow import ShadowTrials
+from greenroom_runtime.contract.report import INT64_MAX
+from greenroom_runtime.contract.shadow import Count, ShadowTrials
 
 MAX_SLOW: Final = 0.5
 """So much of the trials may be slow: what is slow says ``max_latency_ratio``."""
@@ -41,7 +42,6 @@ _SPENT: Final = WIDE_BUCKETS * 15 // 16
 _NO_MORE: Final = (
     "not proven, and no more can be learnt: nearly all user buckets are used, a person has to decide"
 )
-_INT64_MAX: Final = 2**63 - 1
 _CLEAR_DIGITS: Final = 2
 
 
@@ -67,9 +67,9 @@ class ShadowEvidence:
 
     epoch: str
     """The flag store's, which names what is compared."""
-    requests: NonNegativeInt = 0
+    requests: Count = 0
     """That both versions answered."""
-    crashes: NonNegativeInt = 0
+    crashes: Count = 0
     """How often a shadow process ended unasked: it crashed, hung or ran out of memory."""
     seen: WideBitmapText = field(default_factory=WideBitmap)
     """Buckets that are decided."""
@@ -130,7 +130,7 @@ def gather(
 
 
 def _rise(known: int, told: int) -> int:
-    return min(max(known, told), _INT64_MAX)
+    return min(max(known, told), INT64_MAX)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,8 @@ from greenroom_runtime.models.session import Prediction
 from greenroom_runtime.predictions.record import Record
 from greenroom_runtime.routing.evidence import EvidenceCounter, count_evidence
 from greenroom_runtime.routing.router import Router, compile_router, sticky_key
+from greenroom_runtime.shadow.mirror import Mirror
+from greenroom_runtime.shadow.target import Target
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +44,7 @@ REASON_FALLBACK = "fallback"
 REASON_PATH = "path"
 REFUSED_WITH_OTHERS = "refused-with-others"
 """The kind of problem of a row that could have been answered alone."""
+MODEL_FAILED = "model-failed"
 _MAX_FINDINGS = 1000
 _SPARE_FEATURES = 10_000
 """So many that no version takes are looked at one by one."""
@@ -89,6 +92,8 @@ class _Scene(NamedTuple):
     """Whoever leaves meanwhile: what it called sensitive is sensitive to this request's record."""
     router: Router | None
     evidence: EvidenceCounter | None
+    target: Target | None
+    """To whom production's answers are mirrored."""
 
 
 @dataclass(slots=True)
@@ -104,6 +109,8 @@ class _Row:
     key: str = ""
     """The sticky key, where a router decided."""
     prediction: Prediction | None = None
+    model_seconds: float = 0.0
+    """How long the model took, its wait for others included; of a batch the row's share."""
     problem: ProblemError | None = None
     entity: str = ""
     """Whose features may be fetched; empty where none are."""
@@ -141,6 +148,8 @@ class Predictor:
     wall_clock: Callable[[], float] = time.time
     evidence: EvidenceCounter | None = None
     """What is counted of the rollout's users; None while nothing is."""
+    mirror: Mirror | None = None
+    _target: Target | None = None
     _router: Router | None = None
     _failing: "WeakSet[LoadedVersion]" = field(default_factory=WeakSet)
     """Versions whose failures are in the process's log already."""
@@ -149,6 +158,7 @@ class Predictor:
         """Route by a new document from now on, and count what it asks for."""
         self._router = compile_router(flags)
         self.evidence = count_evidence(flags.rollout, before=self.evidence)
+        self._target = self.mirror.obey(flags) if self.mirror is not None else None
 
     def forget(self, version: str) -> None:
         """Drop what is counted of a version that has left."""
@@ -171,7 +181,7 @@ class Predictor:
         return self._find(version, self._scene())
 
     def _scene(self) -> _Scene:
-        return _Scene(self.residents.serving, self._router, self.evidence)
+        return _Scene(self.residents.serving, self._router, self.evidence, self._target)
 
     def _find(self, version: str, scene: _Scene) -> LoadedVersion:
         production = scene.serving.production
@@ -197,10 +207,7 @@ class Predictor:
             if asked.size >= _LARGE_BYTES:
                 await self._infer_many([row])
             else:
-                try:
-                    self._take(row, await row.version.batcher.predict(row.features))
-                except Exception as error:  # noqa: BLE001 a model may raise anything
-                    self._take(row, error)
+                await self._infer(row, row.version)
         self._count(row)
         if row.problem is not None:
             raise row.problem
@@ -274,7 +281,7 @@ class Predictor:
 
     def _takers(self, row: _Row) -> Sequence[LoadedVersion]:
         """Return who may answer the row: production or the version that the path names, and its rollout's."""
-        (serving, router, _), asked = row.scene, row.asked
+        (serving, router, _, _), asked = row.scene, row.asked
         first = serving.ready.get(asked.version) if asked.version else serving.production
         if first is None:
             return ()
@@ -305,7 +312,7 @@ class Predictor:
             row.problem = blame(row.problem, row.lacking, source=row.feature_source, trouble=row.trouble)
 
     def _choose(self, row: _Row) -> None:
-        serving, router, _ = row.scene
+        serving, router, _, _ = row.scene
         try:
             production = self._find("", row.scene)
             if row.asked.version:
@@ -330,14 +337,27 @@ class Predictor:
         else:
             _fall_back(row)
 
+    async def _infer(self, row: _Row, version: LoadedVersion) -> None:
+        target = row.scene.target
+        started = 0.0 if target is None else self.clock()
+        try:
+            self._take(row, await version.batcher.predict(row.features))
+        except Exception as error:  # noqa: BLE001 a model may raise anything
+            self._take(row, error)
+        if target is not None:
+            row.model_seconds = self.clock() - started
+
     async def _infer_many(self, rows: Sequence[_Row]) -> None:
         groups: dict[LoadedVersion, list[_Row]] = {}
         for row in rows:
             if row.version is not None and row.problem is None:
                 groups.setdefault(row.version, []).append(row)
         for version, group in groups.items():
+            started = self.clock()
             outcomes = await version.batcher.predict_many([row.features for row in group])
+            seconds = (self.clock() - started) / len(group)
             for row, outcome in zip(group, outcomes, strict=True):
+                row.model_seconds = seconds
                 self._take(row, outcome)
 
     def _take(self, row: _Row, outcome: Prediction | Exception) -> None:
@@ -390,8 +410,31 @@ class Predictor:
                     row.feature_age,
                 )
             )
+        if row.scene.target is not None and row.role == PRODUCTION:
+            self._reflect(row, row.scene.target)
         if row.scene.serving is not self.residents.serving and version is not None:
             self._forget_late(name)
+
+    def _reflect(self, row: _Row, target: Target) -> None:
+        """Show the shadow what production's model has made of the row, a failure of its own included."""
+        asked, problem, version = row.asked, row.problem, row.version
+        if self.mirror is None or version is None:
+            return
+        if problem is not None and problem.kind != MODEL_FAILED:
+            return
+        self.mirror.offer(
+            target,
+            request_id=asked.request_id,
+            key=_entity(row),
+            context=asked.context,
+            version=version.name,
+            features=row.features,
+            prediction=row.prediction,
+            classes=version.session.bundle.signature.outputs.classes,
+            error="" if problem is None else problem.detail,
+            seconds=row.model_seconds,
+            size=asked.size,
+        )
 
     def _forget_late(self, version: str) -> None:
         # A version's last requests outlive it, and count anew what was dropped with it.
@@ -407,7 +450,7 @@ class Predictor:
                 "the model fails on a request", version=version.name, kind=type(error).__name__, error=told
             )
         detail = f"version {version.name} failed on these features: {type(error).__name__}"
-        return ProblemError(status=HTTPStatus.INTERNAL_SERVER_ERROR, kind="model-failed", detail=detail)
+        return ProblemError(status=HTTPStatus.INTERNAL_SERVER_ERROR, kind=MODEL_FAILED, detail=detail)
 
 
 def _entity(row: _Row) -> str:

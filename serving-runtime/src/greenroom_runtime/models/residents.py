@@ -190,6 +190,14 @@ class Residents:
         self._settle()
         self._changed.set()
 
+    def clear(self) -> None:
+        """Hold nothing and answer nothing, as before the first document."""
+        self.flags = None
+        self.serving = Serving()
+        for name in list(self._residents):
+            self._depart(name)
+        self._changed.set()
+
     async def run(self) -> None:
         """Prepare versions for ever, one at a time."""
         while True:

@@ -16,7 +16,7 @@ from greenroom_runtime.contract.bundle import BUNDLE_FILE, GOLDEN_FILE, MODEL_FI
 from greenroom_runtime.contract.report import Failure, FailureReason
 from greenroom_runtime.models.failures import VersionError
 
-_ALLOCATION_FAILURES = ("bad_alloc", "allocate memory", "Failed to allocate", "out of memory")
+ALLOCATION_FAILURES = ("bad_alloc", "allocate memory", "Failed to allocate", "out of memory")
 
 
 class TrialResult(BaseModel):
@@ -56,7 +56,7 @@ def _prove(directory: Path, *, golden_required: bool) -> TrialResult:
     try:
         result = _load_and_replay(directory, bundle)
     except VersionError as error:
-        if any(text in error.failure.message for text in _ALLOCATION_FAILURES):
+        if any(text in error.failure.message for text in ALLOCATION_FAILURES):
             return TrialResult(failure=_out_of_memory(error.failure.message))
         return TrialResult(failure=error.failure)
     if golden_required and result.golden == "Absent":

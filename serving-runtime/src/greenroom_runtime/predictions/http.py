@@ -30,7 +30,10 @@ _REQUEST = (*_SHARED, "entity", "features", "feature_source")
 _LATER = ("feature_age_seconds",)
 """Members of the request that segments of an older release lack."""
 _RESPONSE = (*_SHARED, "prediction", "probabilities", "latency_ms", "status", "error")
-_ENDPOINTS = {"rollout": "canary"}
+_SHADOW = "shadow"
+_COMPARED = ("comparison",)
+"""Member of a shadow's response."""
+_ENDPOINTS = {"rollout": "canary", "shadow": "shadow"}
 _IN_FLIGHT = 8
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 15.0
@@ -120,8 +123,10 @@ class HttpReceiver:
     async def _post(self, line: bytes, parcel: Parcel) -> None:
         try:
             record = orjson.loads(line)
-            later = tuple(member for member in _LATER if member in record)
-            request, response = (_data(record, members) for members in (_REQUEST + later, _RESPONSE))
+            later, compared = (
+                tuple(member for member in members if member in record) for members in (_LATER, _COMPARED)
+            )
+            request, response = _data(record, _REQUEST + later), _data(record, _RESPONSE + compared)
         except (ValueError, KeyError, TypeError):  # adopted, and not written by this release
             parcel.refused["", ""] += 1
             return
@@ -139,6 +144,8 @@ class HttpReceiver:
             "ce-time": record["time"],
             "ce-endpoint": _ENDPOINTS.get(record["role"], "default"),
         }
+        if record["role"] == _SHADOW:  # a source has each id once, and production's event has this one
+            headers["ce-source"] += f"/{_SHADOW}"
         try:
             async with self._session.post(
                 self._uri, data=data, headers=headers, allow_redirects=False

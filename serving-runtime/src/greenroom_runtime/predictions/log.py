@@ -109,6 +109,7 @@ class PredictionLog:
         if (
             self._threshold < _BUCKETS
             and record.status < _ERRORS
+            and not record.always
             and mmh3.hash(record.id, signed=False) >= self._threshold
         ):
             account.sampled_out += 1

@@ -7,6 +7,24 @@ from typing import Any
 from greenroom_runtime.contract.bundle import Value
 
 
+@dataclass(slots=True, kw_only=True)
+class Comparison:
+    """What production answered to the row that a shadow's record is about, and how the two differ."""
+
+    version: str
+    prediction: Value
+    probabilities: Sequence[float] | None
+    classes: Sequence[Value] | None
+    """The labels of the probabilities; None where they are numbered from 0."""
+    latency_ms: float
+    outcome: str
+    """``agreed``, ``disagreed``, ``not_comparable``, ``failed``, ``production_failed`` or ``both_failed``."""
+    difference: float | None
+    """The greatest of numbers; None where there are none."""
+    segments: Sequence[str]
+    """The flag store's that the request belongs to: ``country=NO``."""
+
+
 @dataclass(slots=True)
 class Record:
     """One prediction, answered or refused, as the request path hands it over.
@@ -22,9 +40,10 @@ class Record:
     version: str
     """Empty where none was chosen."""
     role: str
-    """``production``, ``rollout``, or empty where no version was chosen."""
+    """``production``, ``rollout``, ``shadow``, or empty where no version was chosen."""
     reason: str
-    """Why that version: ``default``, ``rule:beta``, ``percentage``, ``fallback``, ``path``, or empty."""
+    """Why that version: ``default``, ``rule:beta``, ``percentage``, ``fallback``, ``path``, ``shadow``, or
+    empty."""
     entity: str
     """The request's sticky key, or empty."""
     features: Mapping[str, Any] | None
@@ -49,3 +68,7 @@ class Record:
     """Bytes of the request that it keeps alive, its share of the body: they bound the log's queue."""
     feature_age: float | None = None
     """Of the features that were fetched, in seconds; None where all are the request's or defaults."""
+    comparison: Comparison | None = None
+    """Of a shadow's record only."""
+    always: bool = False
+    """Recorded whatever the share is, as errors are."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import orjson
 
 from greenroom_runtime.contract.bundle import Value
-from greenroom_runtime.predictions.record import Record
+from greenroom_runtime.predictions.record import Comparison, Record
 
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
 _SAME_VALUE = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
@@ -78,7 +78,7 @@ class Speller:
         return spelled
 
     def _spell(self, record: Record, features: Mapping[str, Any] | None) -> bytes:
-        probabilities = record.probabilities
+        probabilities, comparison = record.probabilities, record.comparison
         spelled = self._spelled  # always the same dictionary: making one takes longer than writing it
         spelled["id"] = record.id
         spelled["time"] = datetime.fromtimestamp(record.time, UTC)
@@ -90,14 +90,33 @@ class Speller:
         spelled["feature_source"] = record.feature_source
         spelled["feature_age_seconds"] = record.feature_age
         spelled["prediction"] = record.prediction
-        spelled["probabilities"] = None if probabilities is None else self._by_class(record, probabilities)
+        spelled["probabilities"] = (
+            None if probabilities is None else self._by_class(record.classes, probabilities)
+        )
         spelled["latency_ms"] = record.latency_ms
         spelled["status"] = record.status
         spelled["error"] = record.error
+        if comparison is None:
+            spelled.pop("comparison", None)
+        else:
+            spelled["comparison"] = self._compared(comparison)
         return orjson.dumps(spelled, option=_OPTIONS)
 
-    def _by_class(self, record: Record, probabilities: Sequence[float]) -> dict[str, float]:
-        classes = record.classes
+    def _compared(self, comparison: Comparison) -> dict[str, object]:
+        probabilities = comparison.probabilities
+        return {
+            "version": comparison.version,
+            "prediction": comparison.prediction,
+            "probabilities": (
+                None if probabilities is None else _by_own_class(comparison.classes, probabilities)
+            ),
+            "latency_ms": comparison.latency_ms,
+            "outcome": comparison.outcome,
+            "difference": comparison.difference,
+            "segments": comparison.segments,
+        }
+
+    def _by_class(self, classes: Sequence[Value] | None, probabilities: Sequence[float]) -> dict[str, float]:
         if classes is None:
             return {str(number): value for number, value in enumerate(probabilities)}
         # By identity: a version's records share the tuple, and (0, 1) == (False, True).
@@ -129,6 +148,12 @@ class Speller:
             value = str(value)  # JSON would spell them all null
         content = name.encode() + b"\0" + orjson.dumps(value, option=_SAME_VALUE)
         return hashlib.blake2b(content, digest_size=_HASH_BYTES, key=self._key).hexdigest()
+
+
+def _by_own_class(classes: Sequence[Value] | None, probabilities: Sequence[float]) -> dict[str, float]:
+    """Spell probabilities whose labels no other record shares."""
+    labels = range(len(probabilities)) if classes is None else classes
+    return {_label(label): value for label, value in zip(labels, probabilities, strict=False)}
 
 
 def _label(value: Value) -> str:

@@ -45,11 +45,13 @@ app.command(
         "greenroom package pipeline.joblib --data train.parquet --name churn --version v3 --to models/churn",
         "greenroom package training:fit --data train.csv --target left --name churn --version v3 --to m",
         "greenroom package training:fit --data train.csv --name churn --version v3 --to m --sensitive age",
+        "greenroom package training:fit --data train.csv --name churn --version v3 --to s3://models/churn",
     )
 )(models.package)
 app.command(
     epilog=_examples(
         "greenroom verify models/churn/v3",
+        "greenroom verify s3://models/churn/v3",
         "greenroom verify models/churn/v3 --against training:pipeline --junit verify.xml",
         "greenroom verify models/churn/v3 --against pipeline.joblib -o json",
         "greenroom verify models/churn/v3 --preprocessing serving.features:to_matrix",

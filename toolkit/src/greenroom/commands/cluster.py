@@ -131,17 +131,25 @@ def _act(verb: str, name: str, *, version: str | None, namespace: str | None, co
         cluster.patch_deployment(name, {"metadata": {"annotations": {names.ANNOTATION_ACTION: text}}})
         deadline = time.monotonic() + _ACKNOWLEDGED_SECONDS
         while time.monotonic() < deadline:
-            found = cluster.get_deployment(name)
-            if (found.get("status") or {}).get("lastHandledAction") == text:
-                rollout = (found.get("status") or {}).get("rollout") or {}
-                summary = rollout.get("summary") or f"production {found['status'].get('version')}"
-                typer.echo(f"{verb} of {chosen}: done; {summary} {rollout.get('state', '')}".rstrip())
+            found = cluster.get_deployment(name).get("status") or {}
+            if found.get("lastHandledAction") == text:
+                typer.echo(f"{verb} of {chosen}: done; {_outcome(found, chosen)}")
                 return
             time.sleep(_LOOK_SECONDS / 4)
     raise CommandError(
         f"{verb} of {chosen} is asked for, and nobody has answered within {_ACKNOWLEDGED_SECONDS:g} s: does "
         "the operator run, and does it watch this namespace?"
     )
+
+
+def _outcome(status: dict[str, Any], version: str) -> str:
+    """Return how far the version is: in its rollout, else in its promotion, else what production is."""
+    rollout, promotion = status.get("rollout") or {}, status.get("promotion") or {}
+    if rollout.get("version") == version and rollout.get("summary"):
+        return str(rollout["summary"])
+    if promotion.get("version") == version and promotion.get("state") != "Complete":
+        return f"{version} ({promotion['state'].lower()})"
+    return f"production {status.get('version') or 'none yet'}"
 
 
 def _read(body: dict[str, Any]) -> "ModelDeployment":

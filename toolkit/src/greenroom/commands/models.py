@@ -1,5 +1,8 @@
 """The commands that make and check bundles."""
 
+import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +27,13 @@ def package(
     data: Annotated[Path, typer.Option(help="The training data, as CSV or Parquet.", metavar="FILE")],
     name: Annotated[str, typer.Option(help="The model's name.")],
     version: Annotated[str, typer.Option(help="The version's name, and its directory's.")],
-    to: Annotated[Path, typer.Option(help="The source: the bundle is TO/VERSION.", metavar="DIR")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="The source: the bundle is TO/VERSION. A directory, or s3://BUCKET/PREFIX, gs://… or az://….",
+            metavar="DIR|URI",
+        ),
+    ],
     target: Annotated[
         str | None, typer.Option(help="The column with the labels, which are checked, too.")
     ] = None,
@@ -59,6 +68,9 @@ def package(
     XGBoost's and LightGBM's models may be in it. What cannot be proven equal is refused, with the rows that
     differ and what to do, and nothing is written; the exit code is 1. CSV has no types: a text column of
     digits is read as numbers, so prefer Parquet.
+
+    Into an object store bundle.json goes last, with credentials from the environment (AWS_ACCESS_KEY_ID, …).
+    A version that is there is left alone: with the same bytes all is well, with others it is an error.
     """
     from greenroom.errors import CommandError  # noqa: PLC0415
     from greenroom.packaging import PackagingError  # noqa: PLC0415
@@ -68,16 +80,17 @@ def package(
     fitted = _load(pipeline)
     if callable(fitted) and not hasattr(fitted, "predict"):
         fitted = fitted()
-    try:
+
+    def write(directory: Path) -> Path:
         with doing(f"packaging {name} {version}") as say:
             frame, labels = split_target(fitted, read_frame(data), target)
-            path = write_bundle(
+            return write_bundle(
                 fitted,
                 frame,
                 labels,
                 name=name,
                 version=version,
-                to=to,
+                to=directory,
                 sensitive=sensitive,
                 refuse_unseen=refuse_unseen,
                 refuse_outside=refuse_outside,
@@ -88,10 +101,31 @@ def package(
                 overwrite=overwrite,
                 say=say,
             )
+
+    try:
+        told = _write(write, to, version=version, overwrite=overwrite)
     except PackagingError as error:
         raise CommandError(str(error)) from error
-    told = _describe(path)
     show(told, output, table=lambda: _summarize(told))
+
+
+def _write(write: Callable[[Path], Path], to: str, *, version: str, overwrite: bool) -> dict[str, Any]:
+    """Write the bundle into a directory, or publish it from one that goes afterwards; describe it."""
+    from greenroom.stores import local_path  # noqa: PLC0415
+
+    if (directory := local_path(to)) is not None:
+        return _describe(write(directory))
+    from greenroom.packaging.publishing import Publication  # noqa: PLC0415
+    from greenroom_runtime.models.manifest import digest_of  # noqa: PLC0415
+
+    publication = Publication.open(to, version, overwrite=overwrite, environment=os.environ)
+    with tempfile.TemporaryDirectory(prefix="greenroom-") as staging:
+        path = write(Path(staging))
+        told = {**_describe(path), "bundle": publication.remote.uri}
+        digest = digest_of(publication.publish(path))
+    if digest != told["digest"]:
+        typer.echo(f"greenroom: {told['bundle']} has the same model already: nothing was written", err=True)
+    return {**told, "digest": digest}
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -120,7 +154,13 @@ def _summarize(told: dict[str, Any]) -> str:
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's directory.", metavar="BUNDLE")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            help="A bundle's directory, or its URI: s3://BUCKET/PREFIX/VERSION, gs://…, az://… or https://….",
+            metavar="BUNDLE",
+        ),
+    ],
     *,
     against: Annotated[
         str | None,

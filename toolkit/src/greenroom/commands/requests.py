@@ -130,8 +130,12 @@ def query(
     """Ask the prediction log by SQL, with DuckDB.
 
     Each record is there once, even where a segment was sent twice. The columns are those of
-    docs/predictions.md; features and prediction are JSON: (features->>'age')::DOUBLE. Credentials of object
-    stores come from this shell's environment (AWS_ACCESS_KEY_ID, …).
+    docs/predictions.md; features and prediction are JSON: (features->>'age')::DOUBLE.
+
+    Object stores are read with the credentials of this shell's environment, by the variables that pods have:
+    AWS_ACCESS_KEY_ID and so on for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://, for az:// the variables
+    AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY; one with the prefix GREENROOM_PREDICTIONS_ wins.
+    What went to the sinks Http and Stdout is not to be asked here.
     """
     from greenroom.predictions import DEFAULT_QUERY, Period  # noqa: PLC0415
     from greenroom.predictions import query as ask  # noqa: PLC0415

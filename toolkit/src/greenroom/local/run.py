@@ -13,11 +13,12 @@ from greenroom.local.process import POD, LocalRuntime
 from greenroom.local.screen import Screen
 from greenroom.local.serve import greet
 from greenroom.local.stop import StopSignal
-from greenroom_operator.api.modeldeployment import ModelDeployment, PromotionState
+from greenroom_operator.api.modeldeployment import ModelDeployment, ModelDeploymentStatus, PromotionState
 from greenroom_operator.api.predictions import PredictionSink
-from greenroom_operator.api.rollout import RolloutState
+from greenroom_operator.api.rollout import RolloutState, RolloutStatus
 from greenroom_operator.api.source import CLAIM_SCHEME, SOURCE_SCHEMES
 from greenroom_operator.api.times import parse_duration
+from greenroom_operator.controller.actions import Action, Verb, find_action, find_objection
 from greenroom_operator.controller.preparation import PodView, Refusal
 from greenroom_operator.controller.promotion import Promotion, PromotionInput
 from greenroom_operator.controller.release import plan_release
@@ -33,6 +34,9 @@ _TICK_SECONDS = 0.1
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _SETTLED_SECONDS = 30.0
 """A process that lived this long starts its backoff anew."""
+_HANDS_OFF = (
+    f"{names.ANNOTATION_RECONCILE}: disabled is for an operator; here the file is obeyed all the same"
+)
 
 
 def run_deployment(manifest: Path, *, source: str | None, port: int, admin_port: int) -> int:
@@ -48,6 +52,7 @@ def run_deployment(manifest: Path, *, source: str | None, port: int, admin_port:
                 manifest=manifest, deployment=deployment, source=source, runtime=runtime, screen=screen
             )
             local.seen = _fingerprint(content)
+            local.handled = deployment.status.last_handled_action  # of an object as a cluster printed it
             screen.event(
                 "busy", f"{deployment.metadata.name}: proving {deployment.spec.version} from {uri} …"
             )
@@ -103,6 +108,8 @@ class LocalDeployment:
     flags: FlagStore | None = None
     promotion: Promotion | None = None
     rollout: Progress | None = None
+    handled: str | None = None
+    """The newest action that was carried out: what a cluster keeps in ``status.lastHandledAction``."""
     unsaid: tuple[str, str] | None = None
     """What is to be said of the rollout, and in which colour, once the process obeys."""
     config: RuntimeConfig | None = None
@@ -135,6 +142,12 @@ class LocalDeployment:
             self.screen.line(f"          from this shell's environment: {', '.join(secrets)}", kind="quiet")
         if place := self._place_of_predictions():
             self.screen.line(f"          predictions are recorded {place}", kind="quiet")
+        if self._keeps_hands_off(self.deployment):
+            self.screen.line(f"          {_HANDS_OFF}", kind="quiet")
+
+    @staticmethod
+    def _keeps_hands_off(deployment: ModelDeployment) -> bool:
+        return deployment.metadata.annotations.get(names.ANNOTATION_RECONCILE) == "disabled"
 
     def _secrets_of_features(self) -> list[str]:
         features = self.deployment.spec.features
@@ -178,6 +191,8 @@ class LocalDeployment:
             return
         if changed.spec.version != self.deployment.spec.version:
             self.edited = time.monotonic()
+        if self._keeps_hands_off(changed) and not self._keeps_hands_off(self.deployment):
+            self.screen.event("note", _HANDS_OFF)
         self.deployment = changed
 
     def _settled(self, content: str) -> bool:
@@ -209,7 +224,8 @@ class LocalDeployment:
         report = self.runtime.report() if self.config is not None and self.restart_at is None else None
         before, production = self.promotion, self.flags.production if self.flags else ""
         routed = self.rollout
-        plan = plan_release(self._world(report), self._wanted_rollout(), now=datetime.now(UTC))
+        action = self._take_action()
+        plan = plan_release(self._world(report, action), self._wanted_rollout(action), now=datetime.now(UTC))
         if plan.flags != self.flags:
             self.runtime.write_flags(plan.flags)
         self.flags, self.promotion, self.rollout = plan.flags, plan.promotion, plan.rollout
@@ -220,7 +236,24 @@ class LocalDeployment:
         if report is not None and not started:  # else it is the report of the process before
             self._say_production(report)
 
-    def _world(self, report: PodReport | None) -> PromotionInput:
+    def _take_action(self) -> Action | None:
+        """Return what the annotation asks for the first time, and say so; None where it has no effect."""
+        rollout = self.rollout and RolloutStatus(version=self.rollout.version, state=self.rollout.state)
+        status = ModelDeploymentStatus(last_handled_action=self.handled, rollout=rollout)
+        observed = self.deployment.model_copy(update={"status": status})
+        action = find_action(observed)
+        if action is None:
+            return None
+        self.handled = action.text
+        if objection := find_objection(action, observed):
+            self.screen.event("bad", objection)
+            return None
+        self.screen.event("note", f"{action.verb} of {action.version}, by the annotation")
+        if action.asks(Verb.RETRY, self.deployment.spec.version):
+            self.edited, self.refused = time.monotonic(), None
+        return action
+
+    def _world(self, report: PodReport | None, action: Action | None) -> PromotionInput:
         pods = (PodView(name=POD, ready=report is not None and report.ready, report=report),)
         spec = self.deployment.spec
         return PromotionInput(
@@ -229,12 +262,14 @@ class LocalDeployment:
             promotion=self.promotion,
             pods=pods,
             deadline=parse_duration(spec.progress_deadline),
+            retry=action is not None and action.asks(Verb.RETRY, spec.version),
         )
 
-    def _wanted_rollout(self) -> RolloutInput:
+    def _wanted_rollout(self, action: Action | None) -> RolloutInput:
         metadata = self.deployment.metadata
         salt = f"{metadata.namespace}/{metadata.name}"
-        return RolloutInput(spec=self.deployment.spec.rollout, progress=self.rollout, salt=salt)
+        spec = self.deployment.spec.rollout
+        return RolloutInput(spec=spec, progress=self.rollout, salt=salt, action=action)
 
     def _run_process(self) -> bool:
         """Start the process where it should run and does not, or should run with another configuration."""
@@ -324,7 +359,7 @@ class LocalDeployment:
             if not self.greeted:
                 greet(self.runtime, production, screen=self.screen)
             self.greeted, self.refused = production, None
-        if self.flags is None:
+        if self.flags is None or report.revision != self.flags.revision:
             return
         seen = report.version(self.flags.production)
         failure = seen.failure if seen is not None and seen.state is VersionState.FAILED else None

@@ -109,6 +109,11 @@ def package(
     written then.
     """
     _check_arguments(name, version, tolerance, parity_rows, max_batch_rows)
+    if "://" in str(to):
+        raise PackagingError(
+            f"{to} is no directory: package into one, and publish that; the command `greenroom package "
+            "--to` does both"
+        )
     target = Path(to) / version
     check_target(target, overwrite=overwrite)
     check_frame(X)

@@ -18,7 +18,11 @@ class ExportError(PackagingError):
 
 
 class VersionExistsError(PackagingError):
-    """The version's directory is already there."""
+    """The version is already there, with other bytes."""
+
+
+class PublishError(PackagingError):
+    """The bundle could not be put into a store: pods see the version as it was, or not at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
