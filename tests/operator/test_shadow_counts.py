@@ -120,7 +120,7 @@ def test_dropped_requests_are_counted_over_restarts() -> None:
 
 def test_histograms_and_segments_are_added_class_by_class() -> None:
     """Also where one shadow has told none of them yet, or fewer."""
-    full = {"differences": (1, 2), "seconds": (3,), "production_seconds": (0, 4)}
+    full: dict[str, Any] = {"differences": (1, 2), "seconds": (3,), "production_seconds": (0, 4)}
     segments = (SegmentCounts(compared=5, disagreed=1), SegmentCounts(compared=2))
     counted = hear(
         Counted(),
@@ -148,7 +148,7 @@ def test_numbers_stay_within_what_a_status_holds() -> None:
 
 def test_the_number_of_shadows_is_bounded() -> None:
     """Beyond it further ones are not counted, and status still holds what each of the others told."""
-    huge = {
+    huge: dict[str, Any] = {
         "differences": tuple(range(10**6, 10**6 + len(DIFFERENCE_BOUNDS) + 1)),
         "segments": (SegmentCounts(compared=10**6, disagreed=10**6),) * 32,
     }

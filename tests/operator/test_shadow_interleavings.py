@@ -129,9 +129,9 @@ class Play:
         stage.lagging = stage.rolling = False
         stage.shadows = dict.fromkeys(stage.pods, LIVES["quiet"])
         stage.settle()
-        if (stage.status.shadow is not None and stage.status.shadow.state == "Broken") or (
-            stage.status.promotion is not None and stage.status.promotion.state == "Refused"
-        ):
+        shadow, promotion = stage.status.shadow, stage.status.promotion
+        broken = shadow is not None and shadow.state == "Broken"
+        if broken or (promotion is not None and promotion.state == "Refused"):
             for version in {stage.version, stage.spec.get("shadow", {}).get("version", stage.version)}:
                 stage.act(Verb.RETRY, version)
         assert stage.flags is not None
@@ -197,7 +197,7 @@ SWITCHES.extend(
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(happenings=st.lists(st.sampled_from([*HAPPENINGS, *SWITCHES]), min_size=20, max_size=60))
 def test_every_order_ends_well(happenings: list[tuple[Any, ...]]) -> None:
-    """Nothing waits but a rollout that is to, nothing begins without a verdict, and in the end all is quiet."""
+    """Nothing waits that is not to, nothing begins without a verdict, and in the end all is quiet."""
     play = Play()
     for act, *arguments in happenings:
         act(play, *arguments)
