@@ -1,8 +1,10 @@
 """Whether a model's pods were there for users all the while, as pods and EndpointSlices tell it."""
 
+import threading
 from contextlib import ExitStack
 from typing import Any, Self
 
+from e2e.penguins import PATIENCE
 from e2e.watch import Watch
 from tests.support.kubectl import Kubectl
 
@@ -10,8 +12,8 @@ from tests.support.kubectl import Kubectl
 class Availability:
     """Watches the serving pods of a ModelDeployment and its Service's endpoints until the context is left.
 
-    Pods are expected to be ready when it begins. One that comes later may start unready; one that goes may
-    turn unready once it is told to go.
+    It begins once all replicas are ready. A pod that comes later may start unready; one that goes may turn
+    unready once it is told to go.
     """
 
     def __init__(self, kubectl: Kubectl, *, namespace: str, name: str, replicas: int) -> None:
@@ -19,6 +21,7 @@ class Availability:
         self._replicas = replicas
         self._seen: set[str] = set()
         self._endpoints: dict[str, int] = {}
+        self._complete = threading.Event()
         self._watches = [
             Watch(
                 kubectl,
@@ -37,10 +40,13 @@ class Availability:
         """In words, each time that a pod was not ready, or that fewer endpoints than replicas were."""
 
     def __enter__(self) -> Self:
-        """Return once pods and endpoints are known."""
+        """Return once all replicas are ready."""
         with ExitStack() as stack:
             for watch in self._watches:
                 stack.enter_context(watch)
+            if not self._complete.wait(PATIENCE):
+                message = f"{self._replicas} ready endpoints were not seen in {PATIENCE:g} s"
+                raise TimeoutError(message)
             self._stack = stack.pop_all()
         return self
 
@@ -67,5 +73,8 @@ class Availability:
         endpoints = [] if gone else found.get("endpoints") or []
         ready = sum(len(one["addresses"]) for one in endpoints if one["conditions"].get("ready"))
         self._endpoints[found["metadata"]["name"]] = ready
-        if sum(self._endpoints.values()) < self._replicas:
-            self.outages.append(f"{sum(self._endpoints.values())} of {self._replicas} endpoints are ready")
+        total = sum(self._endpoints.values())
+        if total >= self._replicas:
+            self._complete.set()
+        elif self._complete.is_set():
+            self.outages.append(f"{total} of {self._replicas} endpoints are ready")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import yaml
@@ -14,11 +14,13 @@ from e2e.terminal import ROOT, Terminal
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import FlagStore, dump_flags, parse_flags
 from greenroom_runtime.contract.report import PodReport
+from greenroom_runtime.contract.shadow import ShadowReport
 from tests.support.kubectl import Kubectl
 from tests.support.manifests import patched
 
 EXAMPLE = ROOT / "examples" / "penguins" / "modeldeployment.yaml"
 NAME = "penguins"
+_Reports = TypeVar("_Reports")
 PATIENCE = 180.0
 """Seconds after which something that should happen is taken for never happening."""
 
@@ -106,23 +108,31 @@ class Penguins:
         reports = {}
         for pod in self.pods():
             name = pod["metadata"]["name"]
-            path = (
-                f"/api/v1/namespaces/{self.namespace}/pods/{name}:{names.ADMIN_PORT}/proxy{names.REPORT_PATH}"
-            )
-            asked = self.kubectl.run("get", "--raw", path)
-            if asked.returncode == 0:
-                reports[name] = PodReport.model_validate_json(asked.stdout)
+            if (asked := self._ask_pod(name, names.ADMIN_PORT)) is not None:
+                reports[name] = PodReport.model_validate_json(asked)
         return reports
 
     def until_reported(self, holds: Callable[[dict[str, PodReport]], bool]) -> dict[str, PodReport]:
         """Wait for something to be true of the pods' reports; return them as they then were."""
-        deadline = time.monotonic() + PATIENCE
-        while not holds(reports := self.reports()):
-            if time.monotonic() > deadline:
-                message = f"not seen in {PATIENCE:g} s; the last reports: {reports}"
-                raise TimeoutError(message)
-            time.sleep(0.1)
+        return _until(self.reports, holds)
+
+    def shadow_reports(self) -> dict[str, ShadowReport]:
+        """Return what each serving pod's shadow says of itself; those that cannot answer are left out."""
+        reports = {}
+        for pod in self.pods():
+            name = pod["metadata"]["name"]
+            if (asked := self._ask_pod(name, names.SHADOW_PORT)) is not None:
+                reports[name] = ShadowReport.model_validate_json(asked)
         return reports
+
+    def until_shadows(self, holds: Callable[[dict[str, ShadowReport]], bool]) -> dict[str, ShadowReport]:
+        """Wait for something to be true of the shadows' reports; return them as they then were."""
+        return _until(self.shadow_reports, holds)
+
+    def _ask_pod(self, name: str, port: int) -> str | None:
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}:{port}/proxy{names.REPORT_PATH}"
+        asked = self.kubectl.run("get", "--raw", path)
+        return asked.stdout if asked.returncode == 0 else None
 
     def until_rollout(self, state: str, *, percent: str | None = None) -> dict[str, Any]:
         """Wait until the rollout is in a state, at a share, and pods obey it; return its status."""
@@ -138,8 +148,9 @@ class Penguins:
         return rollout
 
     def pods(self) -> list[dict[str, Any]]:
-        """Return the pods that are not on their way out."""
-        found = json.loads(self("get", "pods", "-l", f"greenroom.dev/deployment={NAME}", "--output=json"))
+        """Return the serving pods that are not on their way out."""
+        selector = f"greenroom.dev/deployment={NAME},{names.LABEL_COMPONENT}!={names.COMPONENT_SHADOW}"
+        found = json.loads(self("get", "pods", "--selector", selector, "--output=json"))
         return [pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
 
     def lives(self) -> dict[str, tuple[str, int]]:
@@ -172,6 +183,16 @@ def reached(terminal: Terminal, namespace: str) -> Iterator[str]:
     with terminal.reach(namespace, NAME, port=80) as url:
         ask(url, {})
         yield url
+
+
+def _until(look: Callable[[], _Reports], holds: Callable[[_Reports], bool]) -> _Reports:
+    deadline = time.monotonic() + PATIENCE
+    while not holds(reports := look()):
+        if time.monotonic() > deadline:
+            message = f"not seen in {PATIENCE:g} s; the last reports: {reports}"
+            raise TimeoutError(message)
+        time.sleep(0.1)
+    return reports
 
 
 def _condition(found: dict[str, Any], name: str) -> dict[str, Any]:
