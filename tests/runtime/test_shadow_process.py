@@ -147,7 +147,8 @@ def test_a_version_that_cannot_be_held_is_told(
         assert pod.wait_received(1).counts.unready == 1
         pod.flags.write(shadowing("v3", epoch="e2"))
         pod.wait_state("v3", VersionState.READY)
-        assert pod.supervised.report().ends == 0
+        report = pod.supervised.report()
+        assert report.ends == 0, report.end
 
 
 def test_a_failed_version_is_tried_again_with_another_attempt(tmp_path: Path, sender: Sender) -> None:
@@ -244,7 +245,8 @@ def test_garbage_ends_its_connection_alone(
             assert bad.connect().recv(1) == b""
         sender.send(frame(1))
         assert pod.wait_received(2).counts.compared == 2
-        assert pod.supervised.report().ends == 0
+        report = pod.supervised.report()
+        assert report.ends == 0, report.end
 
 
 def test_frames_over_tcp(tmp_path: Path, source: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -91,13 +90,6 @@ def main() -> None:  # noqa: C901, PLR0912, PLR0915 one case for each wrong thin
         case "hoard":
             tell(epoch="hoarding")
             hoard()
-        case "store":  # fills a file in memory, which is nobody's
-            beating = threading.Thread(target=beat, daemon=True)
-            beating.start()
-            with Path(sys.argv[2]).open("wb", buffering=0) as file:
-                while True:
-                    file.write(b"x" * _CHUNK)
-                    time.sleep(0.02)
         case "delegate":  # a grandchild takes the memory
             other = leave_child("hoard-quietly")
             Path(sys.argv[2]).write_text(str(other.pid))
