@@ -45,8 +45,8 @@ _PACKAGES = (
     "uvloop",
 )
 """What the runtime needs beyond a plain installation."""
-_SOCKET_PATH_BYTES: Final = 100
-"""What the path of a Unix socket may have, and a bit less."""
+_SOCKET_PATH_BYTES: Final = 90
+"""What the path of a Unix socket may have, less what the shadow adds to it until it listens."""
 Report = TypeVar("Report", bound=BaseModel)
 
 
@@ -177,8 +177,8 @@ class LocalShadow(LocalProcess):
         super().__init__(state / "shadow.log")
         self._state = state
         self._frames_port = _usable(0, option="")
-        self.port = 0
-        """Where it reports; another one with each start."""
+        self.port = _usable(0, option="")
+        """Where it reports."""
 
     def __enter__(self) -> Self:
         return self
@@ -211,7 +211,6 @@ class LocalShadow(LocalProcess):
         own = config.model_copy(update={"models_dir": str(self._state / "shadow-models")})
         path = self._state / "shadow.json"
         path.write_text(own.to_json(), encoding="utf-8")
-        self.port = _usable(0, option="")
         ports = ["--port", str(self.port), "--frames-port", str(self._frames_port)]
         self._run(
             ["greenroom_runtime.shadow", "--config", str(path), *ports],

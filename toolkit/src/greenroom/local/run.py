@@ -253,7 +253,7 @@ class LocalDeployment:
         started = self._run_process(config)
         self.shadow.run_process(self.deployment, config, environment=self._environment())
         self._say_promotion(before, production=production)
-        self.shadow.say(plan.flags, served=report.revision if report else "")
+        self.shadow.say(plan.flags, served=report.revision if report and report.ready else "")
         if report is not None and not started:  # else it is the report of the process before
             self._say_production(report)
 
