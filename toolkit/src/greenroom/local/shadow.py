@@ -92,6 +92,10 @@ class ShadowRun:
         report = self.report if self.process.exit_code() is None else None
         return [ShadowView(pod=POD, uid=f"{POD}-{self.life}", report=report, former=self.former)]
 
+    def _keeps_records(self) -> bool:
+        log = self.started and self.started[0].prediction_log
+        return log is not None and log.sink == "Files"
+
     def take(self, deployment: ModelDeployment, pod: PodView, plan: ReleasePlan) -> None:
         """Remember what was decided, as status does."""
         self.progress = plan.shadow
@@ -113,6 +117,8 @@ class ShadowRun:
         spec = deployment.spec.shadow
         wanted = None if spec is None else (config, memory_limit(spec))
         if wanted != self.started:
+            if wanted is not None and self.started is not None and wanted[0] == self.started[0]:
+                self.screen.event("busy", "the shadow's memory limit changed: its process restarts")
             self.process.stop()
             self.report = self.former = self.restart_at = None
             self.life += 1
@@ -143,3 +149,5 @@ class ShadowRun:
             self.screen.event(kind, text)
         if self.news.greets:
             self.screen.line(f"          report  {self.process.url}{names.REPORT_PATH}")
+            if self._keeps_records():
+                self.screen.line(f"          records {self.process.predictions}")
