@@ -3,12 +3,15 @@
 from io import StringIO
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from greenroom.plan import render
 from greenroom.shadow_view import ShadowSeen
-from greenroom.status import PodSeen, Seen, draw
-from greenroom_operator.api.modeldeployment import ModelDeploymentStatus
+from greenroom.status import PodSeen, Seen, draw, find_port, has_container
+from greenroom_operator.api.modeldeployment import ModelDeployment, ModelDeploymentStatus
 from greenroom_operator.controller.shadow_counts import Counted, Told, dump_counted
+from greenroom_runtime.contract import names
 from greenroom_runtime.contract.report import Failure, FailureReason, PodReport, VersionReport, VersionState
 from greenroom_runtime.contract.shadow import (
     DIFFERENCE_BOUNDS,
@@ -18,6 +21,7 @@ from greenroom_runtime.contract.shadow import (
     ShadowCounts,
     ShadowReport,
 )
+from tests.support.manifests import model_deployment, patched
 
 STATUS: dict[str, Any] = {
     "version": "v2",
@@ -244,3 +248,24 @@ def test_what_programs_read_has_the_shadow_in_it() -> None:
     }
     assert told["shadows"][0]["report"]["instance"] == "a"
     assert "trials" not in told["shadows"][0]["report"]["process"]
+
+
+@pytest.mark.parametrize(
+    ("placement", "ports"),
+    [("Sidecar", [(8081, 8082)]), ("Deployment", [(8081, None), (None, 8082)])],
+)
+def test_pods_are_asked_where_the_operator_has_them_report(
+    placement: str, ports: list[tuple[int | None, int | None]]
+) -> None:
+    """Serving containers and shadows, in the same pods or apart, each on its own port."""
+    document = patched(model_deployment(), {"spec": {"shadow": {"version": "v5", "placement": placement}}})
+    children = render(ModelDeployment.model_validate(document), image="runtime")
+    pods = [child["spec"]["template"] for child in children if child["kind"] == "Deployment"]
+    found = [
+        (
+            find_port(pod, "admin", 0) if has_container(pod, names.SERVING_CONTAINER) else None,
+            find_port(pod, "shadow", 0) if has_container(pod, names.SHADOW_CONTAINER) else None,
+        )
+        for pod in pods
+    ]
+    assert sorted(found, key=str) == sorted(ports, key=str)

@@ -93,26 +93,26 @@ class Seen:
 def look(cluster: Cluster, name: str) -> Seen:
     """Gather everything; ClusterError without the ModelDeployment. Pods that do not answer are told."""
     deployment, pods = cluster.get_deployment(name), cluster.list_pods(name)
-    serving = [pod for pod in pods if _labels(pod).get(names.LABEL_COMPONENT) != names.COMPONENT_SHADOW]
     return Seen(
         deployment=deployment,
-        pods=tuple(_see(cluster, pod) for pod in serving),
-        shadows=tuple(_see_shadow(cluster, pod) for pod in pods if _has_shadow(pod)),
+        pods=tuple(_see(cluster, pod) for pod in pods if has_container(pod, names.SERVING_CONTAINER)),
+        shadows=tuple(
+            _see_shadow(cluster, pod) for pod in pods if has_container(pod, names.SHADOW_CONTAINER)
+        ),
     )
 
 
-def _labels(pod: Mapping[str, Any]) -> Mapping[str, str]:
-    return pod["metadata"].get("labels") or {}
-
-
-def _has_shadow(pod: Mapping[str, Any]) -> bool:
-    return any(container.get("name") == names.SHADOW_CONTAINER for container in pod["spec"]["containers"])
+def has_container(pod: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a pod serves, or shadows: a shadow is beside the serving container, or on its own."""
+    return any(container.get("name") == name for container in pod["spec"]["containers"])
 
 
 def _see_shadow(cluster: Cluster, pod: Mapping[str, Any]) -> ShadowSeen:
     name, report, silence = str(pod["metadata"]["name"]), None, "it has no address yet"
     if (pod.get("status") or {}).get("podIP"):
-        report, silence = _ask(cluster, name, port=_port(pod, "shadow", names.SHADOW_PORT), kind=ShadowReport)
+        report, silence = _ask(
+            cluster, name, port=find_port(pod, "shadow", names.SHADOW_PORT), kind=ShadowReport
+        )
     return ShadowSeen(pod=name, report=report, silence=silence)
 
 
@@ -122,13 +122,14 @@ def _see(cluster: Cluster, pod: Mapping[str, Any]) -> PodSeen:
     ready = conditions.get("Ready") == "True"
     report, silence = None, "it has no address yet"
     if status.get("podIP"):
-        report, silence = _ask(cluster, name, port=_port(pod, "admin", names.ADMIN_PORT), kind=PodReport)
+        report, silence = _ask(cluster, name, port=find_port(pod, "admin", names.ADMIN_PORT), kind=PodReport)
     return PodSeen(
         name=name, phase=str(status.get("phase") or "Pending"), ready=ready, report=report, silence=silence
     )
 
 
-def _port(pod: Mapping[str, Any], name: str, fallback: int) -> int:
+def find_port(pod: Mapping[str, Any], name: str, fallback: int) -> int:
+    """Return the port of this name, ``fallback`` where no container names one."""
     ports = [port for container in pod["spec"]["containers"] for port in container.get("ports") or ()]
     named = [int(port["containerPort"]) for port in ports if port.get("name") == name]
     return named[0] if named else fallback
