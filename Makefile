@@ -15,7 +15,7 @@ CLUSTER_NAME ?= dev
 
 .PHONY: help setup demo test quick lint unit integration e2e e2e-gitops crds format
 .PHONY: cluster cluster-down cluster-build cluster-demo
-.PHONY: bench bench-features bench-gates bench-propagation bench-serving clean
+.PHONY: bench bench-features bench-gates bench-propagation bench-serving bench-shadow clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -86,8 +86,12 @@ bench-serving: .venv/.dev ## measure: the serving runtime beside its peers, on a
 bench-features: .venv/.dev ## measure: the feature cache through faults, on a quiet machine, some 20 minutes
 	@.venv/bin/python -m benchmarks.features
 
-bench-gates: .venv/.dev ## simulate: thousands of releases before the gate of a rollout, some 25 minutes
+bench-shadow: .venv/.dev ## measure: what mirroring to a shadow costs the serving process, on a quiet machine, some 10 minutes
+	@.venv/bin/python -m benchmarks.shadow
+
+bench-gates: .venv/.dev ## simulate: thousands of releases before the gates of rollouts and shadows, some 30 minutes
 	@.venv/bin/python -m benchmarks.gates
+	@.venv/bin/python -m benchmarks.gates shadow
 
 clean: ## remove what make has made here; a cluster's parts in the user's cache stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -10,6 +10,7 @@ from benchmarks.gates.judges import Thresholds, Verdict, ZTest
 from benchmarks.gates.releases import OURS, Played, Release, play
 from benchmarks.gates.shadow.cases import CASES as SHADOWS
 from benchmarks.gates.shadow.cases import ShadowCase
+from benchmarks.gates.shadow.exact import wrong_fails, wrong_passes
 from benchmarks.gates.shadow.judges import OURS as OUR_SHADOWS
 from benchmarks.gates.shadow.judges import POLICY, Decision, gate
 from benchmarks.gates.shadow.table import HEAD as SHADOW_HEAD
@@ -19,7 +20,7 @@ from benchmarks.gates.shadow.table import share_of as share_of_shadows
 from benchmarks.gates.shadow.world import ShadowWorld
 from benchmarks.gates.table import HEAD, row, share_of
 from benchmarks.gates.world import SCRAPES, World
-from greenroom_operator.controller.gate import Outcome
+from greenroom_operator.controller.gate import ALPHA, BETA, Outcome
 from greenroom_operator.controller.shadow_gate import ShadowEvidence, gather, judge
 
 RELEASES = 50
@@ -208,3 +209,13 @@ def test_kinds_are_played_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         capsys.readouterr().out.splitlines()[2].startswith("| 10 % disagree | beyond a bound | 0.0% | 100.0%")
     )
+
+
+@pytest.mark.parametrize(
+    ("bound", "passes", "fails"), [(0.02, 0.0445, 0.0013), (0.001, 0.0394, 0.0008), (0.5, 0.0409, 0.0016)]
+)
+def test_how_often_a_proof_is_wrong_at_the_bound(bound: float, passes: float, fails: float) -> None:
+    """Looked at after each bucket, a proof is wrong as seldom as promised, and as docs/shadow.md says."""
+    assert [wrong_passes(bound), wrong_fails(bound)] == pytest.approx([passes, fails], abs=5e-5)
+    assert passes <= BETA
+    assert fails <= ALPHA / 3

@@ -26,11 +26,13 @@ from greenroom_runtime.api import predict
 from greenroom_runtime.api.admin import build_admin
 from greenroom_runtime.api.open_inference.describe import describe_operations
 from greenroom_runtime.api.public import build_public
-from greenroom_runtime.contract.config import Compute, FeatureCache, RedisCache
+from greenroom_runtime.contract.config import Compute, FeatureCache, RedisCache, ShadowConfig
 from greenroom_runtime.contract.report import FailureReason, VersionState
 from greenroom_runtime.features.metrics import FeatureCollector
 from greenroom_runtime.features.opening import open_features
 from greenroom_runtime.metrics import Metrics as RuntimeMetrics
+from greenroom_runtime.shadow.mirror import open_mirror
+from greenroom_runtime.shadow.mirror_metrics import MirrorCollector
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -83,6 +85,13 @@ def feature_metrics() -> set[str]:
     cache = open_features(settings, model="churn", namespace="ml", environment={})
     registry = CollectorRegistry()
     registry.register(FeatureCollector(cache))
+    return metric_names(registry)
+
+
+def mirror_metrics() -> set[str]:
+    """Return the names that a pod exposes where it mirrors to a shadow."""
+    registry = CollectorRegistry()
+    registry.register(MirrorCollector(open_mirror(ShadowConfig())))
     return metric_names(registry)
 
 
@@ -162,13 +171,16 @@ def test_every_metric_is_explained() -> None:
     """What a pod or the operator exposes has a line on its page."""
     assert runtime_metrics() - code("serving.md") == set()
     assert feature_metrics() - code("features.md") == set()
+    assert mirror_metrics() - code("shadow.md") == set()
     assert metric_names(OperatorMetrics().registry) - code("operator.md") == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
 def test_metrics_in_the_documentation_exist(page: Path) -> None:
     """A metric that a page names is exposed by a pod or by the operator."""
-    known = runtime_metrics() | feature_metrics() | metric_names(OperatorMetrics().registry)
+    known = (
+        runtime_metrics() | feature_metrics() | mirror_metrics() | metric_names(OperatorMetrics().registry)
+    )
     modules = {"greenroom_operator", "greenroom_runtime"}
     assert set(_METRIC.findall(page.read_text(encoding="utf-8"))) - known - modules == set()
 

@@ -18,10 +18,20 @@ from greenroom_runtime.contract.flags import (
     FlagStore,
     Rollout,
     Rule,
+    Shadow,
     dump_flags,
     parse_flags,
 )
-from tests.support.rollouts import LARGEST, VECTORS, rolling
+from greenroom_runtime.contract.shadow_flag import MAX_SEGMENTS
+from greenroom_runtime.routing.router import find_place
+from tests.support.rollouts import (
+    LARGEST,
+    SHADOW_VECTORS,
+    VECTORS,
+    flagd_version,
+    rolling,
+    shadowing,
+)
 
 BETA = Rule(name="beta", attribute="cohorts", values=("beta", "staff"))
 RELEASED = FlagStore(
@@ -40,6 +50,22 @@ RELEASED = FlagStore(
             Rule(name="by-name", attribute="user_id", values=("Åse",)),
         ),
     ),
+)
+SHADOW = Shadow(
+    version="v4",
+    hundredths=5005,
+    salt="ml/churn",
+    epoch="v4@44444444/v2@22222222#1",
+    latency_ratio=2,
+    segments=(("country", "NO"), ("user_id", "Åse")),
+)
+SHADOWED = FlagStore(
+    production="v2",
+    resident=("v2",),
+    previous="v1",
+    attempt="3f1c",
+    digests={"v4": "sha256:" + "4" * 64},
+    shadow=SHADOW,
 )
 PLAIN = (
     '{"$schema":"https://flagd.dev/schema/v0/flags.json",'
@@ -356,3 +382,135 @@ def test_the_largest_rollout_fits_into_a_config_map() -> None:
     text = dump_flags(replace(RELEASED, rollout=LARGEST))
     assert len(text.encode()) < 900_000
     assert parse_flags(text).rollout == LARGEST
+
+
+def test_a_shadow_is_written_and_read_as_released() -> None:
+    """The released document says what it always said, in the same bytes."""
+    text = canonical_json(SHADOW_VECTORS["document"])
+    assert dump_flags(SHADOWED) == text
+    read = parse_flags(text)
+    assert (read.shadow, read.rollout, read.routable) == (SHADOW, None, frozenset({"v2"}))
+    assert read.revision == SHADOW_VECTORS["document"]["metadata"]["revision"]
+
+
+@pytest.mark.parametrize("vector", SHADOW_VECTORS["vectors"], ids=lambda vector: vector["id"][:24])
+def test_requests_keep_their_place(vector: dict[str, Any]) -> None:
+    """Twelve requests are where flagd's `fractional` has always put them, to the hundredth of a percent."""
+    key, place = vector["id"], vector["bucket"]
+    assert find_place(SHADOW.bucket_start, key) == vector["hash"] * 10_000 >> 32 == place
+    document = canonical_json(SHADOW_VECTORS["document"])
+    assert flagd_version(document, key=key, attributes={}, flag="shadow") == vector["version"]
+    for hundredths, version in ((place, ""), (place + 1, "v4")):
+        edge = replace(SHADOWED, shadow=replace(SHADOW, hundredths=hundredths))
+        assert flagd_version(dump_flags(edge), key=key, attributes={}, flag="shadow") == version
+
+
+@given(store=shadowing)
+def test_shadows_survive_the_round_trip(store: FlagStore) -> None:
+    """What is written is read back the same, under the same revision, whatever else the store has."""
+    text = dump_flags(store)
+    read = parse_flags(text.encode())
+    assert (read.shadow, read.rollout, read.revision) == (store.shadow, store.rollout, store.revision)
+    assert dump_flags(read) == text
+
+
+@given(store=shadowing)
+def test_a_shadow_changes_nothing_else(store: FlagStore) -> None:
+    """It is a flag beside the others, which a reader that does not know it finds as they were."""
+    document, without = (json.loads(dump_flags(each)) for each in (store, replace(store, shadow=None)))
+    assert document["flags"].pop("shadow")
+    assert document["flags"] == without["flags"]
+    known = {name: value for name, value in document["metadata"].items() if not name.startswith("shadow")}
+    assert known | {"revision": ""} == without["metadata"] | {"revision": ""}
+
+
+SHADOW_PLACES = [
+    ("flags", "shadow", *path) for path in places(SHADOW_VECTORS["document"]["flags"]["shadow"])
+] + [("metadata", name) for name in ("shadowEpoch", "shadowLatencyRatio", "shadowSegments")]
+
+
+@given(path=st.sampled_from(SHADOW_PLACES), new=json_values | st.none() | st.just("v4"))
+def test_no_part_of_a_shadow_is_ignored(path: tuple[str | int, ...], new: Any) -> None:
+    """Whatever takes the place of a part, the document is refused, or it is read as what it says now."""
+    document = copy.deepcopy(SHADOW_VECTORS["document"])
+    document["metadata"]["revision"] = ""
+    change(document, path, new)
+    assert_refused_or_whole(document)
+
+
+SHADOW_SHARE = ("flags", "shadow", "targeting", "if", 1, "fractional")
+
+
+@pytest.mark.parametrize(
+    ("path", "new", "words"),
+    [
+        ((*SHADOW_SHARE, 1, 1), 5006, r"fractional\[2\]\[1\] is 4995, where .* only 4994"),
+        ((*SHADOW_SHARE, 1, 1), True, r"fractional\[1\]\[1\] is True"),
+        ((*SHADOW_SHARE, 1, 1), 10_001, "the shadow's share is 10001 hundredths"),
+        ((*SHADOW_SHARE, 1, 1), "5005", "no shadow that"),
+        ((*SHADOW_SHARE, 1, 0), "v9", "shadow's salt is 'ml/churn:shadow:v4:', not namespace/name"),
+        ((*SHADOW_SHARE, 1, 0), "v" * 64, "is not a version's name"),
+        ((*SHADOW_SHARE, 2, 0), "v2", r"fractional\[2\]\[0\] is 'v2'"),
+        ((*SHADOW_SHARE, 0, "cat", 0), "ml/churn:v4:", "salt is 'ml/churn:v4:'"),
+        ((*SHADOW_SHARE, 0, "cat", 2), "", r"cat\[2\] is ''"),
+        (("flags", "shadow", "targeting"), None, "targeting None is no shadow"),
+        (("flags", "shadow", "targeting", "if", 2), "v4", r"if\[2\] is 'v4'"),
+        (("flags", "shadow", "defaultVariant"), "v4", r"shadow\.defaultVariant is 'v4'"),
+        (("flags", "shadow", "variants", "OFF"), "v2", r"variants\.OFF is 'v2'"),
+        (("flags", "shadow", "state"), "DISABLED", r"flags\.shadow\.state"),
+        (("flags", "shadow", "metadata"), {}, r"flags\.shadow\.metadata: Extra"),
+        (("metadata", "shadowEpoch"), "", "the shadow has no epoch"),
+        (("metadata", "shadowEpoch"), "a b", "epoch is 'a b', not at most 200 letters"),
+        (("metadata", "shadowEpoch"), 7, "metadata.shadowEpoch"),
+        (("metadata", "shadowLatencyRatio"), 1, "shadow's latency ratio is 1.0, not above 1"),
+        (("metadata", "shadowLatencyRatio"), "2", "metadata.shadowLatencyRatio"),
+        (("metadata", "shadowSegments"), "country", "a segment's value of 'country' is '', not 1 to 64"),
+        (("metadata", "shadowSegments"), "a.b=c", "a segment's attribute is 'a.b'"),
+        (("metadata", "shadowSegments"), "=NO", "a segment's attribute is ''"),
+        (("metadata", "shadowSegments"), "a=b\na=b", "segment 'a=b' is there 2 times"),
+        (("metadata", "shadowSegments"), "a=b\n", "a segment's attribute is ''"),
+        (("metadata", "shadowSegments"), "a=\x7f", "a segment's value of 'a' is"),
+        (("metadata", "shadowSegments"), "\n".join(f"a={n}" for n in range(33)), "33 segments, more than 32"),
+        (("metadata", "shadowSegments"), ["a=b"], "metadata.shadowSegments"),
+        (("flags", "version", "defaultVariant"), "v4", "is none of its variants"),
+    ],
+)
+def test_what_is_no_shadow_is_told(path: tuple[str | int, ...], new: Any, words: str) -> None:
+    """A refusal says which part is wrong, and what stands there."""
+    document = copy.deepcopy(SHADOW_VECTORS["document"])
+    document["metadata"]["revision"] = ""
+    change(document, path, new)
+    with pytest.raises(FlagDocumentError, match=words):
+        parse_flags(canonical_json(document))
+
+
+@pytest.mark.parametrize("member", ["shadowEpoch", "shadowSegments"])
+def test_parts_of_a_shadow_without_a_shadow_are_refused(member: str) -> None:
+    """What is told of a shadow that is not there may not be passed over."""
+    document = json.loads(PLAIN)
+    document["metadata"] |= {"revision": "", member: "a=b"}
+    with pytest.raises(FlagDocumentError, match="tells of a shadow, and there is no flag"):
+        parse_flags(canonical_json(document))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: replace(SHADOWED, production="v4", resident=("v4",)),
+        lambda: replace(SHADOW, version="V4"),
+    ],
+)
+def test_a_shadow_that_could_not_be_obeyed_is_never_written(make: Callable[[], object]) -> None:
+    """Production is no shadow of its own, and a version has a version's name."""
+    with pytest.raises(FlagDocumentError):
+        make()
+
+
+def test_the_largest_shadow_fits_into_a_config_map() -> None:
+    """Beside the largest rollout, with all segments at their longest."""
+    segments = tuple((f"a{number:02}".ljust(63, "a"), "😀" * 64) for number in range(MAX_SEGMENTS))
+    shadow = replace(SHADOW, segments=segments, epoch="e" * 200)
+    store = replace(RELEASED, rollout=LARGEST, shadow=shadow)
+    text = dump_flags(store)
+    assert len(text.encode()) < 1_000_000
+    assert parse_flags(text).shadow == shadow

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mmh3
 import pytest
@@ -13,9 +14,10 @@ import pytest
 from greenroom_runtime.contract import flags
 from greenroom_runtime.contract.canonical import canonical_json
 from greenroom_runtime.contract.flags import dump_flags, parse_flags
+from greenroom_runtime.contract.shadow_flag import MAX_SEGMENTS
 from greenroom_runtime.routing.router import MAX_ITEMS, MAX_KEY_LENGTH
 from tests.support import evaluators
-from tests.support.rollouts import LARGEST, VECTORS
+from tests.support.rollouts import LARGEST, SHADOW_VECTORS, VECTORS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "flags.md").read_text(encoding="utf-8")
 
@@ -28,9 +30,20 @@ def blocks(language: str) -> list[str]:
 
 def test_the_document_is_a_released_one() -> None:
     """What is explained is what is written, under the revision that is told."""
-    (text,) = blocks("json")
+    text, _ = blocks("json")
     assert json.loads(text) == VECTORS["document"]
     assert dump_flags(parse_flags(text)) == canonical_json(VECTORS["document"])
+
+
+def test_the_shadow_s_flag_is_a_released_one() -> None:
+    """The same of the flag that stands beside it; its metadata have a row each, and no others have one."""
+    _, text = blocks("json")
+    assert json.loads(text) == SHADOW_VECTORS["document"]["flags"]["shadow"]
+    table = PAGE.split("| of the shadow, in `metadata` |")[1].split("\n\n")[0]
+    told = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert sorted(told) == sorted(
+        name for name in SHADOW_VECTORS["document"]["metadata"] if name.startswith("shadow")
+    )
 
 
 def test_every_member_of_the_metadata_is_explained() -> None:
@@ -48,16 +61,22 @@ def test_the_program_prints_what_the_page_says(tmp_path: Path) -> None:
     assert f"prints `{ended.stdout.strip()}`" in PAGE
 
 
-def test_the_worked_place_is_computed_as_told() -> None:
-    """Text, bytes, hash and place follow from each other, and the user is one of the twelve."""
-    (worked,) = (block for block in blocks("") if "bytes  73" in block)
+@pytest.mark.parametrize(
+    ("start", "head", "vector"),
+    [
+        ("bytes  73", b"\x73", next(one for one in VECTORS["vectors"] if one["key"] == "user-1")),
+        ("bytes  78", b"\x78\x1b", next(one for one in SHADOW_VECTORS["vectors"] if one["id"] == "order-7")),
+    ],
+    ids=["rollout", "shadow"],
+)
+def test_the_worked_place_is_computed_as_told(start: str, head: bytes, vector: dict[str, Any]) -> None:
+    """Text, bytes, hash and place follow from each other, and who is placed is one of the twelve."""
+    (worked,) = (block for block in blocks("") if start in block)
     lines = dict(re.findall(r"^(\w+) +(.+?)(?:  .*)?$", worked, re.MULTILINE))
-    text = lines["text"].encode()
     data = bytes.fromhex(lines["bytes"])
-    assert data == bytes([0x60 + len(text)]) + text
+    assert data == head + lines["text"].encode()
     assert mmh3.mmh3_32_uintdigest(data) == int(lines["hash"])
     assert int(lines["hash"]) * flags.WHOLE >> 32 == int(lines["place"])
-    (vector,) = (one for one in VECTORS["vectors"] if one["key"] == "user-1")
     assert (vector["hash"], vector["bucket"]) == (int(lines["hash"]), int(lines["place"]))
 
 
@@ -70,6 +89,7 @@ def test_the_worked_place_is_computed_as_told() -> None:
         len(LARGEST.rules[0].attribute),
         MAX_KEY_LENGTH,
         MAX_ITEMS,
+        MAX_SEGMENTS,
     ],
 )
 def test_every_limit_is_told(limit: int) -> None:

@@ -318,6 +318,118 @@ async def test_a_leader_that_slept_cannot_decide_about_a_rollout(
     assert flags_of(kubectl, namespace) == before
 
 
+def names_of(kubectl: Kubectl, namespace: str, kind: str) -> set[str]:
+    """Return the names of our children of a kind."""
+    found = kubectl.get(kind, "--namespace", namespace, "-l", names.LABEL_DEPLOYMENT)
+    return {item["metadata"]["name"] for item in found["items"]}
+
+
+def report_shadow_pods(kubectl: Kubectl, namespace: str, *, updated: int) -> None:
+    """Say of the shadow's own Deployment what its controller would."""
+    generation = kubectl.get("deployment", "churn-shadow", "--namespace", namespace)["metadata"]["generation"]
+    status = {"observedGeneration": generation, "replicas": 1, "readyReplicas": 1, "updatedReplicas": updated}
+    patch = ("--subresource=status", "--type=merge", "--patch", json.dumps({"status": status}))
+    kubectl("patch", "deployment", "churn-shadow", "--namespace", namespace, *patch)
+
+
+async def test_a_shadow_is_told_to_pods_once_they_are_replaced(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """The sidecar comes with new pods; then what is compared is written to status, and to the flag store."""
+    apply()
+    await operator.pass_over()
+    report_rollout(kubectl, namespace, updated=1)
+    await operator.pass_over()
+    apply(shadow={"version": "v2", "percent": 50})
+    for _ in range(3):
+        await operator.pass_over()
+    template = kubectl.get("deployment", "churn", "--namespace", namespace)["spec"]["template"]
+    assert [one["name"] for one in template["spec"]["containers"]] == ["serving", "shadow"]
+    assert flags_of(kubectl, namespace).shadow is None
+    report_rollout(kubectl, namespace, updated=1)
+    await operator.pass_over()
+    found = kubectl.get("modeldeployment", "churn", "--namespace", namespace)
+    assert found["status"]["shadow"]["epoch"].startswith("v2@")
+    assert flags_of(kubectl, namespace).shadow is None
+    await operator.pass_over()
+    told = flags_of(kubectl, namespace).shadow
+    assert told is not None
+    assert (told.version, told.hundredths, told.epoch) == ("v2", 5000, found["status"]["shadow"]["epoch"])
+    assert conditions_of(kubectl, namespace)["ShadowHealthy"]["reason"] == "ShadowPreparing"
+    await operator.pass_over()
+    assert await operator.pass_over() == 0
+    operator.forget()
+    assert await operator.pass_over() == 0
+
+
+async def test_a_version_or_a_share_changes_no_pod(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """What is compared changes in the flag store alone."""
+    apply(shadow={"version": "v2"})
+    await operator.pass_over()  # it is remembered before anything is done
+    await operator.pass_over()
+    report_rollout(kubectl, namespace, updated=1)
+    for _ in range(3):
+        await operator.pass_over()
+    before = kubectl.get("deployment", "churn", "--namespace", namespace)["metadata"]["generation"]
+    apply(shadow={"version": "v3", "percent": 1, "gate": {"minRequests": 5}, "onSuccess": "Rollout"})
+    for _ in range(4):
+        await operator.pass_over()
+    told = flags_of(kubectl, namespace).shadow
+    assert told is not None
+    assert (told.version, told.hundredths) == ("v3", 100)
+    assert kubectl.get("deployment", "churn", "--namespace", namespace)["metadata"]["generation"] == before
+
+
+async def test_a_shadow_of_its_own_comes_and_goes(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """Deployment and Service are applied, are quiet afterwards, and are removed with the shadow."""
+    shadow = {"version": "v2", "placement": "Deployment", "replicas": 2}
+    apply(shadow=shadow)
+    await operator.pass_over()
+    await operator.pass_over()
+    assert names_of(kubectl, namespace, "deployment") == {"churn", "churn-shadow"}
+    assert names_of(kubectl, namespace, "service") == {"churn", "churn-shadow"}
+    own = kubectl.get("deployment", "churn-shadow", "--namespace", namespace)
+    assert own["spec"]["replicas"] == 2
+    shown = kubectl.get("deployment", "churn-shadow", "--namespace", namespace, "--show-managed-fields")[
+        "metadata"
+    ]["managedFields"]
+    assert {(entry["manager"], entry["operation"]) for entry in shown} == {("greenroom", "Apply")}
+    report_rollout(kubectl, namespace, updated=1)
+    report_shadow_pods(kubectl, namespace, updated=1)
+    for _ in range(3):
+        await operator.pass_over()
+    assert await operator.pass_over() == 0
+    apply(shadow=None)
+    for _ in range(3):
+        await operator.pass_over()
+        report_rollout(kubectl, namespace, updated=1)
+    assert names_of(kubectl, namespace, "deployment") == {"churn"}
+    assert names_of(kubectl, namespace, "service") == {"churn"}
+    assert "shadow" not in kubectl.get("modeldeployment", "churn", "--namespace", namespace)["status"]
+    assert await operator.pass_over() == 0
+
+
+async def test_a_leader_that_slept_cannot_decide_about_a_shadow(
+    operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """What is compared is written with the resourceVersion that was observed; else nothing follows."""
+    apply()
+    await operator.pass_over()
+    report_rollout(kubectl, namespace, updated=1)
+    await operator.pass_over()
+    apply(shadow={"version": "v2", "placement": "Deployment"})
+    await operator.observe()
+    kubectl("annotate", "modeldeployment", "churn", "--namespace", namespace, "somebody=else")
+    with pytest.raises(Conflict):
+        await operator.reconciler.reconcile(Key(namespace, "churn"))
+    assert flags_of(kubectl, namespace).shadow is None
+    assert "shadow" not in kubectl.get("modeldeployment", "churn", "--namespace", namespace)["status"]
+
+
 async def test_an_action_without_effect_is_acknowledged_and_answered(
     operator: Operator, apply: Any, kubectl: Kubectl, namespace: str
 ) -> None:

@@ -34,13 +34,17 @@ class Way:
         """The Unix socket's file."""
         return Path(self.address.removeprefix("unix:"))
 
-    def ask(self, count: int = 1, *, large: bool = False) -> list[str]:
+    def ask(self, count: int = 1) -> list[str]:
         """Send requests that are all answered; return their ids."""
-        answers = [
-            self.client.post("/predict", json={"features": LARGE if large else ROW}) for _ in range(count)
-        ]
+        answers = [self.client.post("/predict", json={"features": ROW}) for _ in range(count)]
         assert {answer.status_code for answer in answers} == {200}
         return [answer.headers["X-Request-Id"] for answer in answers]
+
+    def ask_much(self) -> list[str]:
+        """Send a batch that takes more than half of the queue and is answered; return its rows' ids."""
+        answer = self.client.post("/predict/batch", json={"rows": [LARGE] * 40})
+        assert (answer.status_code, answer.json()["errors_total"]) == (200, 0)
+        return [f"{answer.headers['X-Request-Id']}/{number}" for number in range(40)]
 
     def accounts(self) -> MirrorReport:
         """Return the accounts, which always add up."""
@@ -138,8 +142,8 @@ def test_a_reader_that_hangs_fills_a_bounded_queue(either: Way) -> None:
         reader.stop()
         asked: list[str] = []
         while (hung := either.accounts()).dropped == before.dropped:
-            asked += either.ask(50, large=True)
-            assert len(asked) < 5000, hung
+            asked += either.ask_much()
+            assert len(asked) < 10_000, hung
         asked += either.ask(20)
         hung = either.accounts()
         assert 0 < hung.pending < 256
@@ -200,12 +204,12 @@ def test_readers_that_come_and_go_fail_no_request(either: Way) -> None:
 
 def test_a_slow_reader_gets_what_it_can_take(either: Way) -> None:
     """Frames that it has no time for are dropped; those that are sent arrive, in order."""
-    with FrameReader(either.address, pause=0.05) as reader:
+    with FrameReader(either.address, pause=0.2) as reader:
         either.ask_until_mirrored(reader)
         before = either.settled()
         asked: list[str] = []
         while either.accounts().dropped == before.dropped:
-            asked += either.ask(100, large=True)
+            asked += either.ask_much()
             assert len(asked) < 10_000
         after = either.settled()
         sent = after.sent - before.sent
@@ -313,7 +317,7 @@ def test_at_the_end_a_reader_that_hangs_is_not_waited_for(tmp_path: Path) -> Non
         ending.ask_until_mirrored(reader)
         reader.stop()
         while ending.accounts().pending < 10:
-            ending.ask(20, large=True)
+            ending.ask_much()
         dropped = ending.accounts().dropped
         assert ending.pod.stop() == 0
         last = ending.pod.wait_for_log("mirror")

@@ -30,6 +30,7 @@ from tests.support.predictions import (
     prediction_log,
     record,
     refused,
+    shadowed,
     total,
     wait_until,
 )
@@ -120,6 +121,22 @@ def test_a_record_says_what_happened(tmp_path: Path) -> None:
         None,
         None,
     )
+
+
+def test_what_a_shadow_disagrees_with_is_always_recorded(tmp_path: Path) -> None:
+    """Of a shadow's records the share is taken of what agrees, by the same ids as production's."""
+    with prediction_log(tmp_path, percent=50.0) as log:
+        for number in range(40):
+            log.write(record(number))
+            log.write(shadowed(number))
+            log.write(shadowed(number, "disagreed", version="v3"))
+    recorded = {
+        version: {line["id"] for line in lines(tmp_path) if line["version"] == version}
+        for version in ("v1", "v2", "v3")
+    }
+    assert recorded["v1"] == recorded["v2"]
+    assert 0 < len(recorded["v1"]) < 40
+    assert len(recorded["v3"]) == 40
 
 
 def test_what_cannot_be_written_is_left_out(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from tests.support.predictions import (
     prediction_log,
     record,
     refused,
+    shadowed,
     total,
     wait_until,
 )
@@ -164,6 +165,19 @@ def test_a_record_becomes_two_events_as_kserve_sends_them(tmp_path: Path) -> Non
     assert [asked | answered] == lines(tmp_path / "files")
     assert log.delivered == 1
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_a_shadows_record_becomes_events_of_another_source(tmp_path: Path) -> None:
+    """Production's events have the same id, so the source differs; the comparison is in the response."""
+    with receiver() as there, prediction_log(tmp_path, sink="Http", uri=there.url) as log:
+        log.write(shadowed(7, "disagreed"))
+        wait_until(lambda: len(there.events) == 2 and total(log).logged == 1, told=log.report)
+        (request, request_body), (_, response_body) = there.events
+    assert (request["ce-source"], request["ce-id"]) == ("/greenroom.dev/ml/churn/shadow", "request-7")
+    assert request["ce-endpoint"] == "shadow"
+    with prediction_log(tmp_path / "files") as files:
+        files.write(shadowed(7, "disagreed"))
+    assert [orjson.loads(request_body) | orjson.loads(response_body)] == lines(tmp_path / "files")
 
 
 def test_a_failing_receiver_gets_everything_in_the_end(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+import greenroom_runtime
 from greenroom_runtime.contract import names, shadow
 from greenroom_runtime.shadow import ends, supervisor
 from tests.support.serving import DEADLINE_SECONDS
@@ -26,6 +29,12 @@ def wait_for(condition: object) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def first_child(supervised: Supervised) -> int:
+    """Return the id of the shadow process."""
+    supervisor = supervised.process.pid
+    return int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0])
 
 
 def is_alive(pid: int) -> bool:
@@ -59,10 +68,9 @@ def test_a_crash_is_told_and_another_process_is_started(what: str, argument: obj
         assert report.end is not None
         assert report.end.reason is shadow.EndReason.CRASHED
         assert told in report.end.message
-        assert (
-            f'greenroom_shadow_ends_total{{reason="Crashed"}} {report.ends}'.split()[0]
-            in supervised.metrics()
-        )
+        shown = supervised.metrics().splitlines()
+        assert 'greenroom_shadow_ends_total{reason="Hung"} 0' in shown
+        assert 'greenroom_shadow_ends_total{reason="Crashed"} 0' not in shown
 
 
 def test_refused_memory_is_told_as_such() -> None:
@@ -93,7 +101,7 @@ def test_a_process_that_is_stopped_is_killed() -> None:
 
 def test_a_process_that_beats_lives() -> None:
     """A process that tells in time is left alone, and what it told is told."""
-    with Supervised(misbehaving("well"), pace={"heart": 5.0}) as supervised:
+    with Supervised(misbehaving("well"), pace={"heart": 60.0}) as supervised:
         report = supervised.wait_until(lambda report: report.process is not None)
         assert report.running
         assert report.ends == 0
@@ -106,7 +114,7 @@ def test_a_process_that_beats_lives() -> None:
 
 def test_a_flood_of_errors_stops_nothing() -> None:
     """A process that writes to stderr without end is heard all the same, and the log keeps its measure."""
-    with Supervised(misbehaving("flood"), pace={"heart": 5.0}) as supervised:
+    with Supervised(misbehaving("flood"), pace={"heart": 60.0}) as supervised:
         supervised.wait_until(lambda report: report.process is not None)
         for _ in range(3):
             assert supervised.report().running
@@ -115,10 +123,11 @@ def test_a_flood_of_errors_stops_nothing() -> None:
 
 def test_nobody_reads_the_supervisors_output() -> None:
     """A supervisor whose stdout and stderr are full goes on guarding."""
-    with Supervised(misbehaving("flood"), pace={"heart": 5.0}) as supervised:
-        supervised.process.send_signal(signal.SIGSTOP)  # so that the pipes fill while it sleeps
-        supervised.process.send_signal(signal.SIGCONT)
-        assert supervised.wait_until(lambda report: report.process is not None).running
+    with Supervised(misbehaving("flood"), heard=False) as supervised:
+        supervised.wait_until(lambda report: report.process is not None)
+        os.kill(first_child(supervised), signal.SIGKILL)
+        supervised.wait_until(lambda report: report.ends == 1 and report.running)
+        assert supervised.stop() == 0
 
 
 def test_memory_is_refused_before_the_container_has_none() -> None:
@@ -139,6 +148,16 @@ def test_what_a_grandchild_takes_counts(tmp_path: Path) -> None:
         assert report.end.reason is shadow.EndReason.OUT_OF_MEMORY
         assert supervised.stop() == 0
         assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize("seconds", [0.2, 3600.0])
+def test_a_process_may_ask_for_patience(seconds: float) -> None:
+    """A process that is going to say nothing for long, as it loads a model, is given that time in bounds."""
+    with Supervised(misbehaving("patient", seconds), pace={"heart": 0.1, "longest_heart": 1.0}) as supervised:
+        report = supervised.wait_for_end()
+        assert report.end is not None
+        assert report.end.reason is shadow.EndReason.HUNG
+        assert f"nothing for {min(seconds, 1.0):g} s" in report.end.message
 
 
 def test_what_a_process_leaves_behind_is_ended(tmp_path: Path) -> None:
@@ -171,8 +190,7 @@ def test_a_kill_by_the_kernel_is_told(tmp_path: Path) -> None:
     with Supervised(misbehaving("well"), cgroup=tmp_path, pace={"heart": 60.0}) as supervised:
         supervised.wait_until(lambda report: report.process is not None)
         (tmp_path / "memory.events").write_text("oom 1\noom_kill 1\n")
-        children = Path(f"/proc/{supervised.process.pid}/task/{supervised.process.pid}/children")
-        os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+        os.kill(first_child(supervised), signal.SIGKILL)
         report = supervised.wait_for_end()
         assert report.end is not None
         assert report.end.reason is shadow.EndReason.OUT_OF_MEMORY
@@ -234,8 +252,7 @@ def test_it_takes_its_process_along() -> None:
     """A process does not outlive a supervisor that was killed."""
     with Supervised(misbehaving("well")) as supervised:
         supervised.wait_until(lambda report: report.process is not None)
-        children = Path(f"/proc/{supervised.process.pid}/task/{supervised.process.pid}/children")
-        pid = int(children.read_text().split()[0])
+        pid = first_child(supervised)
         supervised.process.kill()
         supervised.process.wait()
         wait_for(lambda: not is_alive(pid))
@@ -279,3 +296,32 @@ def _answers(supervised: Supervised) -> bool:
     with suppress(httpx2.HTTPError):
         return bool(supervised.report().pod)
     return False
+
+
+def test_the_command_itself(tmp_path: Path) -> None:
+    """``python -m greenroom_runtime.shadow`` supervises, tells, and ends, also without a configuration."""
+    nowhere = str(tmp_path / "nowhere.json")
+    command = [sys.executable, "-m", "greenroom_runtime.shadow", "--config", nowhere, "--port", "0"]
+    with Supervised([], arguments=command) as supervised:
+        report = supervised.wait_for_end(2)
+        assert report.model == ""
+        assert len(report.instance) == 16
+        assert report.end is not None
+        assert "nowhere.json" in report.end.message
+        assert supervised.stop() == 0
+
+
+def test_the_supervisor_imports_the_standard_library_only() -> None:
+    """No library is in its memory, whose import could fail or would take its room."""
+    code = (
+        "import sys, greenroom_runtime.shadow.__main__\n"
+        "print({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names - {'__main__'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(greenroom_runtime.__path__[0]).parent)},
+    )
+    assert done.stdout.strip() == "{'greenroom_runtime'}"

@@ -253,7 +253,7 @@ def fragile_graph(bias: float = 0.0) -> bytes:
 
 
 def brooding_graph() -> bytes:
-    """Return an ONNX file with the regressor's signature and answers, that never ends where x2 is above 99."""
+    """Return an ONNX file with the regressor's signature and answers, that never ends where x2 is over 99."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["condition_in"], ["condition_out"]),
@@ -292,7 +292,7 @@ def brooding_graph() -> bytes:
 
 
 def hungry_graph() -> bytes:
-    """Return an ONNX file with the regressor's signature and answers, that fills x2 MiB of memory for a row."""
+    """Return an ONNX file with the regressor's signature and answers, that fills x2 MiB for each row."""
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["x", "second"], ["column"], axis=1),

@@ -29,7 +29,7 @@ class Answer:
     """What an evaluator makes of one document."""
 
     versions: list[str]
-    """The flag ``version``'s value for each context; empty where there is none."""
+    """The flag's value for each context; empty where there is none."""
     said: list[str]
     """What it complained of: the document, or an evaluation."""
 
@@ -41,11 +41,13 @@ class Evaluator:
     language: str
     process: "subprocess.Popen[str]"
 
-    def ask(self, document: str, contexts: Sequence[Mapping[str, object]]) -> Answer:
-        """Evaluate the document for each context; RuntimeError where the process has ended."""
+    def ask(
+        self, document: str, contexts: Sequence[Mapping[str, object]], *, flag: str = "version"
+    ) -> Answer:
+        """Evaluate a flag of the document for each context; RuntimeError where the process has ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        question = json.dumps({"document": document, "contexts": contexts})
+        question = json.dumps({"document": document, "contexts": contexts, "flag": flag})
         try:
             self.process.stdin.write(f"{question}\n")
             self.process.stdin.flush()

@@ -88,6 +88,8 @@ def listen(address: str) -> socket.socket:
     host, _, port = place.partition(":")
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    # Small, so that whoever is slow here is felt there.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MAX_PACKET)
     listening.bind((host, int(port)))
     listening.listen()
     return listening

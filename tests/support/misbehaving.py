@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,11 @@ _CHUNK = 4 * 1024 * 1024
 def tell(**process: object) -> None:
     """Tell the supervisor, as a shadow process does."""
     os.write(_TELL, json.dumps({"process": process, "metrics": "told 1\n"}).encode() + b"\n")
+
+
+def tell_patience(seconds: float) -> None:
+    """Ask the supervisor for so many seconds of silence."""
+    os.write(_TELL, json.dumps({"process": {}, "patience": seconds}).encode() + b"\n")
 
 
 def beat() -> None:
@@ -62,6 +68,9 @@ def main() -> None:  # noqa: C901, PLR0912, PLR0915 one case for each wrong thin
         case "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             beat()
+        case "patient":
+            tell_patience(float(sys.argv[2]))
+            signal.pause()
         case "silent":
             signal.pause()
         case "garbage":
@@ -82,6 +91,13 @@ def main() -> None:  # noqa: C901, PLR0912, PLR0915 one case for each wrong thin
         case "hoard":
             tell(epoch="hoarding")
             hoard()
+        case "store":  # fills a file in memory, which is nobody's
+            beating = threading.Thread(target=beat, daemon=True)
+            beating.start()
+            with Path(sys.argv[2]).open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"x" * _CHUNK)
+                    time.sleep(0.02)
         case "delegate":  # a grandchild takes the memory
             other = leave_child("hoard-quietly")
             Path(sys.argv[2]).write_text(str(other.pid))

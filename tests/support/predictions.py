@@ -11,7 +11,7 @@ import orjson
 from greenroom_runtime.contract import config
 from greenroom_runtime.predictions.ledger import Counts
 from greenroom_runtime.predictions.log import Bounds, PredictionLog, open_log
-from greenroom_runtime.predictions.record import Record
+from greenroom_runtime.predictions.record import Comparison, Record
 
 DEADLINE_SECONDS = 60.0
 """How long a test waits for what must come; only ever reached on failure."""
@@ -38,6 +38,22 @@ def record(number: int = 0, **changes: Any) -> Record:
         "size": 200,
     }
     return Record(**(given | changes))
+
+
+def shadowed(number: int = 0, outcome: str = "agreed", **changes: Any) -> Record:
+    """Return the record of a shadow that was asked what `record` tells of."""
+    compared = Comparison(
+        version="v1",
+        prediction="yes",
+        probabilities=[0.25, 0.75],
+        classes=CLASSES,
+        latency_ms=1.25,
+        outcome=outcome,
+        difference=0.0 if outcome == "agreed" else 0.5,
+        segments=["country=NO"] if number % 2 else ["country=SE", "tier=gold"],
+    )
+    known = {"version": "v2", "role": "shadow", "reason": "shadow", "features": None, "feature_source": ""}
+    return record(number, comparison=compared, always=outcome != "agreed", **(known | changes))
 
 
 def refused(number: int = 0, **changes: Any) -> Record:

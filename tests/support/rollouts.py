@@ -17,12 +17,15 @@ from greenroom_runtime.contract.flags import (
     FlagStore,
     Rollout,
     Rule,
+    Shadow,
 )
+from greenroom_runtime.contract.shadow_flag import MAX_SEGMENTS
 
-VECTORS: dict[str, Any] = json.loads(
-    (Path(__file__).parents[1] / "contract" / "rollout_vectors.json").read_text(encoding="utf-8")
-)
+_CONTRACT = Path(__file__).parents[1] / "contract"
+VECTORS: dict[str, Any] = json.loads((_CONTRACT / "rollout_vectors.json").read_text(encoding="utf-8"))
 """A released document with a rollout, and where flagd puts twelve users. It is never edited."""
+SHADOW_VECTORS: dict[str, Any] = json.loads((_CONTRACT / "shadow_vectors.json").read_text(encoding="utf-8"))
+"""A released document with a shadow, and where flagd puts twelve requests. It is never edited."""
 LARGEST = Rollout(
     version="v3",
     hundredths=1,
@@ -56,6 +59,9 @@ rules = st.builds(
     attribute=attributes,
     values=st.lists(values, min_size=1, max_size=5, unique=True).map(tuple),
 )
+_salts = st.from_regex(r"[a-z]([-a-z0-9]{0,8}[a-z0-9])?/[a-z]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
+_epochs = st.from_regex(r"[A-Za-z0-9@./_#:-]{1,20}", fullmatch=True)
+_ratios = st.floats(1, 100, exclude_min=True)
 shares = st.one_of(st.sampled_from([0, 1, 50, 1000, WHOLE - 1, WHOLE]), st.integers(0, WHOLE))
 
 
@@ -63,8 +69,8 @@ def rollouts(version: str) -> st.SearchStrategy[Rollout]:
     """Draw rollouts of this version; only those that count evidence have a latency ratio of their own."""
     return _rollouts(version) | _rollouts(
         version,
-        epoch=st.from_regex(r"[A-Za-z0-9@./_#:-]{1,20}", fullmatch=True),
-        latency_ratio=st.floats(1, 100, exclude_min=True),
+        epoch=_epochs,
+        latency_ratio=_ratios,
     )
 
 
@@ -73,7 +79,7 @@ def _rollouts(version: str, **more: st.SearchStrategy[Any]) -> st.SearchStrategy
         Rollout,
         version=st.just(version),
         hundredths=shares,
-        salt=st.from_regex(r"[a-z]([-a-z0-9]{0,8}[a-z0-9])?/[a-z]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True),
+        salt=_salts,
         key=st.sampled_from([DEFAULT_KEY, "account"]),
         rules=st.lists(rules, max_size=4, unique_by=lambda rule: rule.name).map(tuple),
         **more,
@@ -91,8 +97,35 @@ rolling = st.lists(versions, min_size=2, max_size=4, unique=True).flatmap(
 """Flag stores with a rollout."""
 
 
-def flagd_version(document: str, *, key: str | None, attributes: dict[str, Any]) -> str:
-    """Return the version that flagd's own evaluator chooses for this user."""
+def shadows(version: str) -> st.SearchStrategy[Shadow]:
+    """Draw shadows of this version."""
+    return st.builds(
+        Shadow,
+        version=st.just(version),
+        hundredths=shares,
+        salt=_salts,
+        epoch=_epochs,
+        latency_ratio=_ratios,
+        segments=st.lists(st.tuples(attributes, values), max_size=MAX_SEGMENTS, unique=True).map(tuple),
+    )
+
+
+shadowing = st.lists(versions, min_size=3, max_size=3, unique=True).flatmap(
+    lambda named: st.builds(
+        FlagStore,
+        production=st.just(named[0]),
+        resident=st.just((named[0], named[1])),
+        rollout=st.none() | rollouts(named[1]),
+        shadow=shadows(named[1]) | shadows(named[2]),
+    )
+)
+"""Flag stores with a shadow, that of a rollout's version or of one that no pod holds."""
+
+
+def flagd_version(
+    document: str, *, key: str | None, attributes: dict[str, Any], flag: str = "version"
+) -> str:
+    """Return the version that flagd's own evaluator chooses for this user, or for this request's id."""
     core = FlagdCore()
     core.set_flags(document)
-    return core.resolve_string_value("version", "", EvaluationContext(key, attributes)).value
+    return core.resolve_string_value(flag, "?", EvaluationContext(key, attributes)).value

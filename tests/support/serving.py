@@ -137,6 +137,17 @@ class ServingProcess:
             lambda report: bool(report.versions) and all(one.state in final for one in report.versions)
         )
 
+    def wait_mirroring(self, *, ask: Callable[[], object]) -> None:
+        """Ask again and again until one more answer has been sent to the shadow."""
+        before = self.report().mirror
+        sent = 0 if before is None else before.sent
+
+        def arrived(report: PodReport) -> bool:
+            ask()
+            return report.mirror is not None and report.mirror.sent > sent
+
+        self.wait_until(arrived)
+
     def wait_state(self, version: str, state: VersionState) -> PodReport:
         """Wait until the version is in this state."""
 

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -46,18 +46,25 @@ class Supervised:
         limit: int | None = None,
         cgroup: Path | None = None,
         pace: Mapping[str, float] = MappingProxyType({}),
+        heard: bool = True,
+        arguments: Sequence[str] = (),
     ) -> None:
+        """Read nothing of its stdout and stderr once it has begun where it is not to be ``heard``.
+
+        ``arguments`` are another supervisor's own command.
+        """
+        self._heard = heard
+        self._leave = threading.Event()
         told = {"command": list(command), "limit": limit, "cgroup": cgroup and str(cgroup)}
-        self._arguments = [str(HERE / "supervised.py"), json.dumps({**told, "pace": {**QUICK, **pace}})]
+        ours = [sys.executable, str(HERE / "supervised.py"), json.dumps({**told, "pace": {**QUICK, **pace}})]
+        self._arguments = [*arguments] or ours
         self.log: list[dict[str, Any]] = []
         self.errors = bytearray()
         self.process: subprocess.Popen[bytes]
         self.url = ""
 
     def __enter__(self) -> Self:
-        self.process = subprocess.Popen(
-            [sys.executable, *self._arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        self.process = subprocess.Popen(self._arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self._readers = [
             threading.Thread(target=read, daemon=True) for read in (self._read_log, self._read_errors)
         ]
@@ -67,6 +74,7 @@ class Supervised:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._leave.set()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -122,9 +130,13 @@ class Supervised:
                 with suppress(ValueError):
                     parsed = json.loads(line)
                 self.log.append(parsed)
+                if not self._heard and parsed["event"] == "supervising":
+                    self._leave.wait()
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
+        if not self._heard:
+            self._leave.wait()
         with self.process.stderr as stderr:
             for line in stderr:
                 self.errors += line
@@ -210,6 +222,7 @@ class ShadowPod:
             "host": "127.0.0.1",
             "shadow": shadow | config.pop("shadow", {}),
         }
+        root.mkdir(parents=True, exist_ok=True)
         path = root / names.CONFIG_FILE
         path.write_text(RuntimeConfig.model_validate(settings | config).to_json())
         process_pace = json.dumps({"tell": 0.02, "metrics": 0.05, "row": row})
@@ -253,9 +266,18 @@ class ShadowPod:
         """End the shadow process by force."""
         os.kill(self.process_id(), signal.SIGKILL)
 
-    def wait_restarted(self, ends: int) -> None:
-        """Wait until there is a process again after so many have ended."""
-        self.supervised.wait_until(lambda report: report.ends >= ends and report.running)
+    @contextmanager
+    def restarted(self) -> Iterator[None]:
+        """Wait at the block's end until another process than at its begin has told something."""
+        before = self._begun()
+        yield
+        self.supervised.wait_until(lambda _: self._begun() not in ("", before))
+
+    def _begun(self) -> str:
+        """Return when the process began that told metrics last, as they say it; empty before the first."""
+        name = "process_start_time_seconds "
+        lines = self.supervised.metrics().splitlines()
+        return next((line for line in lines if line.startswith(name)), "")
 
     def wait_for_metric(self, line: str) -> None:
         """Wait until a scrape shows this line."""

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from greenroom_operator.api.modeldeployment import ModelDeployment, ModelDeploymentStatus
+from greenroom_operator.api.shadow import ShadowStatus
 from greenroom_operator.api.times import parse_duration
-from greenroom_operator.controller.actions import Verb, find_action, find_objection
+from greenroom_operator.controller.actions import Action, Verb, find_action, find_objection
 from greenroom_operator.controller.conditions import ConditionType, find_condition
 from greenroom_operator.controller.context import Observed
 from greenroom_operator.controller.preparation import PodView
@@ -18,14 +19,26 @@ from greenroom_operator.controller.promotion import PromotionInput
 from greenroom_operator.controller.release import ReleasePlan, plan_release
 from greenroom_operator.controller.rollout import RolloutInput
 from greenroom_operator.controller.rollout_status import read_progress
+from greenroom_operator.controller.shadow import ShadowInput, list_segments
+from greenroom_operator.controller.shadow_counts import ShadowView
+from greenroom_operator.controller.shadow_status import read_shadow
 from greenroom_operator.controller.status import build_status, find_transitions, judge, read_promotion
 from greenroom_operator.controller.texts import Transition
-from greenroom_runtime.contract.evidence import ArmEvidence, Bitmap, RolloutEvidence
-from greenroom_runtime.contract.flags import FlagStore, Rollout, dump_flags
+from greenroom_runtime.contract.evidence import ArmEvidence, Bitmap, RolloutEvidence, WideBitmap
+from greenroom_runtime.contract.flags import FlagStore, Rollout, Shadow, dump_flags
+from greenroom_runtime.contract.report import FailureReason, MirrorReport, VersionReport
+from greenroom_runtime.contract.shadow import (
+    ProcessEnd,
+    ProcessReport,
+    ShadowCounts,
+    ShadowReport,
+    ShadowTrials,
+)
 from tests.support.builders import (
     NAME,
     NAMESPACE,
     NOW,
+    digest,
     failed,
     model_deployment,
     pod_report,
@@ -54,6 +67,40 @@ HARMFUL = (arm(failed=600, slow=100), arm(failed=10))
 """A fifth of the rollout's users meets errors."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShadowLife:
+    """How one shadow fares."""
+
+    instance: str = "1"
+    counts: ShadowCounts = field(default_factory=ShadowCounts)
+    trials: ShadowTrials = field(default_factory=ShadowTrials)
+    ends: int = 0
+    end: ProcessEnd | None = None
+    running: bool = True
+    fails: bool = False
+    """It cannot hold the version."""
+    silent: bool = False
+    edition: str = ""
+    """Other bytes under the version's name."""
+    mirror: MirrorReport = field(default_factory=lambda: MirrorReport(offered=1, sent=1))
+    """What its pod says of the way to it."""
+
+
+def agreeing(users: int = 8000, *, requests: int = 20_000, **counted: int) -> ShadowLife:
+    """Return a shadow that has answered these users as production did, and as quickly."""
+    return ShadowLife(
+        counts=ShadowCounts(received=requests, compared=requests, **counted),
+        trials=ShadowTrials(seen=WideBitmap.of(range(users))),
+    )
+
+
+def differing(users: int = 8000) -> ShadowLife:
+    """Return a shadow that has answered every fourth of these users otherwise."""
+    counts = ShadowCounts(received=users, compared=users, disagreed=users // 4)
+    seen, disagreed = WideBitmap.of(range(users)), WideBitmap.of(range(0, users, 4))
+    return ShadowLife(counts=counts, trials=ShadowTrials(seen=seen, disagreed=disagreed))
+
+
 @dataclass
 class Stage:
     """One ModelDeployment, its pods and its operator."""
@@ -71,6 +118,14 @@ class Stage:
     traffic: tuple[ArmEvidence, ArmEvidence] | None = None
     """What the rollout's and production's users meet, once there is something to count."""
     crashed: Mapping[str, datetime] = field(default_factory=dict)
+    shadows: dict[str, ShadowLife] = field(default_factory=dict)
+    """By pod, how its shadow fares; the others hold whatever they are asked to, and count nothing."""
+    gone: dict[str, ShadowLife] = field(default_factory=dict)
+    """Shadows whose pods are no more, as they were heard last."""
+    deaf: bool = False
+    """Nobody has asked the shadows yet, as when the operator has just started."""
+    rolling: bool = False
+    """Pods are being replaced."""
     annotations: dict[str, str] = field(default_factory=dict)
     generation: int = 1
     written: list[FlagStore] = field(default_factory=list)
@@ -113,8 +168,8 @@ class Stage:
         """Make one pass, which may die before it writes ``flags`` or ``status``; tell if it did anything."""
         observed = self._observe()
         plan = self._decide(observed)
-        known = read_progress(self.status, now=self.now)
-        remembers = (known.decision if known else None) != (plan.rollout.decision if plan.rollout else None)
+        known = (read_progress(self.status, now=self.now), read_shadow(self.status))
+        remembers = tuple(part.decision if part else None for part in known) != plan.decision
         changed = False
         if not remembers and plan.flags != self.flags:
             if dies_before == "flags":
@@ -137,6 +192,17 @@ class Stage:
     def share(self) -> float:
         """The percentage of users in the flag store."""
         return self.routed.hundredths / 100 if self.routed else 0.0
+
+    @property
+    def mirrored(self) -> Shadow | None:
+        """What the flag store says of the shadow."""
+        return self.flags.shadow if self.flags else None
+
+    @property
+    def shadow(self) -> ShadowStatus:
+        """The shadow in status."""
+        assert self.status.shadow is not None
+        return self.status.shadow
 
     @property
     def state(self) -> str | None:
@@ -169,7 +235,13 @@ class Stage:
         if self.flags is not None:
             flags = {"flags.json": dump_flags(self.flags)}
             children.append(stored_child("ConfigMap", f"{NAME}-flags", data=flags))
-        return Observed(deployment=self.deployment, children=children, pods=[], views=self._views())
+        return Observed(
+            deployment=self.deployment,
+            children=children,
+            pods=[],
+            views=self._views(),
+            shadows=self._view_shadows(),
+        )
 
     def _decide(self, observed: Observed) -> ReleasePlan:
         deployment = observed.deployment
@@ -181,6 +253,7 @@ class Stage:
             proven=deployment.status.version or "",
             pods=observed.views,
             wanted=deployment.spec.replicas,
+            rolling=self.rolling,
             deadline=parse_duration(deployment.spec.progress_deadline),
             retry=action is not None and action.asks(Verb.RETRY, deployment.spec.version),
         )
@@ -191,7 +264,21 @@ class Stage:
             salt=f"{NAMESPACE}/{NAME}",
             action=heeded,
         )
-        return plan_release(world, rollout, now=self.now)
+        return plan_release(world, rollout, now=self.now, shadow=self._want_shadow(observed, action))
+
+    def _want_shadow(self, observed: Observed, action: Action | None) -> ShadowInput | None:
+        spec = observed.deployment.spec
+        if spec.shadow is None:
+            return None
+        return ShadowInput(
+            spec=spec.shadow,
+            progress=read_shadow(observed.deployment.status),
+            salt=f"{NAMESPACE}/{NAME}",
+            views=observed.shadows,
+            segments=list_segments(spec.rollout),
+            rolling=self.rolling,
+            action=action,
+        )
 
     def _write_status(self, plan: ReleasePlan, *, remembers: bool) -> bool:
         observed = self._observe()
@@ -219,8 +306,49 @@ class Stage:
             if flags and flags.prepares(version, pod=name)
         ]
         report = pod_report(*versions, pod=name, flags=flags)
-        report = report.model_copy(update={"evidence": self._count(flags)})
+        life = self.shadows.get(name, ShadowLife())
+        mirror = life.mirror if flags and flags.shadow else None
+        report = report.model_copy(update={"evidence": self._count(flags), "mirror": mirror})
         return PodView(name=name, ready=True, report=report, crashed=self.crashed.get(name))
+
+    def _view_shadows(self) -> list[ShadowView]:
+        if "shadow" not in self.spec:
+            return []
+        lives = {pod: self.shadows.get(pod, ShadowLife()) for pod in sorted(self.pods)}
+        return [
+            *(self._view_shadow(pod, life) for pod, life in lives.items()),
+            *(self._view_shadow(pod, life, gone=True) for pod, life in sorted(self.gone.items())),
+        ]
+
+    def _view_shadow(self, pod: str, life: ShadowLife, *, gone: bool = False) -> ShadowView:
+        if self.deaf or life.silent:
+            return ShadowView(pod=pod, uid=f"uid-{pod}", silent=life.silent and not self.deaf, gone=gone)
+        asked = self.obeyed.shadow if self.obeyed else None
+        process = ProcessReport(
+            revision=self.obeyed.revision if self.obeyed else "",
+            production=self.obeyed.production if self.obeyed else "",
+            version=self._hold(asked.version, life) if asked else None,
+            epoch=asked.epoch if asked else "",
+            counts=life.counts if asked else ShadowCounts(),
+            trials=life.trials if asked else ShadowTrials(),
+        )
+        report = ShadowReport(
+            pod=pod,
+            instance=life.instance,
+            running=life.running,
+            ends=life.ends,
+            end=life.end,
+            process=process,
+        )
+        return ShadowView(pod=pod, uid=f"uid-{pod}", report=report, gone=gone)
+
+    def _hold(self, version: str, life: ShadowLife) -> VersionReport:
+        pinned = self.obeyed.digests.get(version, "") if self.obeyed else ""
+        if life.fails:
+            return failed(version)
+        if pinned and pinned != digest(version, edition=life.edition):
+            return failed(version, FailureReason.DIGEST_CHANGED, message="other bytes")
+        return version_report(version, edition=life.edition)
 
     def _count(self, flags: FlagStore | None) -> RolloutEvidence | None:
         rollout = flags.rollout if flags else None

@@ -22,7 +22,9 @@ def main() -> int:
         instance="life-1",
         environment=child_environment(os.environ, limit_bytes=limit),
         bounds=Bounds(limit),
-        cgroup=Cgroup(directory=Path(directory), unified=True) if directory else None,
+        cgroup=Cgroup(directory=Path(directory), unified=(Path(directory) / "memory.current").exists())
+        if directory
+        else None,
         pace=Pace(**told["pace"]),
     )
     open_window("127.0.0.1", 0, pages(report=supervisor.report, metrics=supervisor.metrics))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import httpx2
 import pytest
 
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier
-from tests.support.predictions import prediction_log, record, refused
+from tests.support.predictions import prediction_log, record, refused, shadowed
 from tests.support.s3 import CREDENTIALS, S3Server, s3_server
 from tests.support.serving import ServingProcess, flags
 from tests.toolkit.command import run_to_end
@@ -128,6 +129,25 @@ def test_the_log_is_asked_by_sql(log: Path) -> None:
     assert ask(f"{sql} WHERE status = 200", "--from", str(log)) == [{"age": 41.5, "yes": 0.75}]
     table = run_to_end("logs", "query", "--from", str(log))
     assert table.stdout.splitlines()[0].split()[:4] == ["model", "version", "role", "status"]
+
+
+def test_where_a_shadow_disagrees_is_asked(tmp_path: Path) -> None:
+    """A shadow's record and production's of one request are two, and the documented queries find both."""
+    with prediction_log(tmp_path) as writer:
+        for number in range(8):
+            writer.write(record(number))
+            writer.write(shadowed(number, "disagreed" if number in (1, 2, 3) else "agreed", prediction="no"))
+    page = (Path(__file__).parents[2] / "docs" / "predictions.md").read_text(encoding="utf-8")
+    queries = [block for block in re.findall(r"```sql\n(.*?)```", page, re.DOTALL) if "'shadow'" in block]
+    by_segment, by_row = (ask(query.strip().rstrip(";"), "--from", str(tmp_path)) for query in queries)
+    assert {row["segment"]: (row["compared"], row["disagreed"], row["percent"]) for row in by_segment} == {
+        "country=NO": (4, 2, 50.0),
+        "country=SE": (4, 1, 25.0),
+        "tier=gold": (4, 1, 25.0),
+    }
+    assert sorted(row["id"] for row in by_row) == ["request-1", "request-2", "request-3"]
+    assert {row["shadows"] for row in by_row} == {'"no"'}
+    assert all("country" in row["features"] for row in by_row)
 
 
 def test_days_bound_what_is_asked(log: Path) -> None:

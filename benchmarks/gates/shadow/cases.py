@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from benchmarks.gates.cases import Truth
 
-PATIENCE_SECONDS = 6 * 3600.0
+PATIENCE_SECONDS = 2 * 3600.0
 """Whoever has come to no verdict by then is undecided."""
 LOOK_SECONDS = 5.0
 """How often somebody looks."""
@@ -44,7 +44,7 @@ class ShadowCase:
     """Whether it has a neighbour that makes it twice as slow for one minute of five."""
     zipf: float = 0.9
     """How few users send most of the requests: the n-th has a rate of n to the power of minus this."""
-    users: int = 50_000
+    users: int = 20_000
     with_ids: bool = True
     """Whether requests say who asks; where they do not each one is its own user."""
     requests_per_second: float = 100.0
@@ -105,7 +105,7 @@ CASES = (
         spread=1.0,
         noisy=True,
     ),
-    ShadowCase(name="0.5 % disagree, a request in 10 seconds", truth=Truth.WITHIN, requests_per_second=0.1),
+    ShadowCase(name="0.5 % disagree, a request in 2 seconds", truth=Truth.WITHIN, requests_per_second=0.5),
     ShadowCase(name="0.5 % disagree, 2 requests a second", truth=Truth.WITHIN, requests_per_second=2.0),
     ShadowCase(
         name="4 % disagree, 2 requests a second",

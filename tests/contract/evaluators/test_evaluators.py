@@ -18,7 +18,16 @@ from greenroom_runtime.contract.flags import BUCKET_END, WHOLE, FlagStore, Rollo
 from greenroom_runtime.routing.router import compile_router, spellings
 from tests.support import evaluators
 from tests.support.evaluators import Evaluator
-from tests.support.rollouts import LARGEST, VECTORS, attributes, flagd_version, rolling, values
+from tests.support.rollouts import (
+    LARGEST,
+    SHADOW_VECTORS,
+    VECTORS,
+    attributes,
+    flagd_version,
+    rolling,
+    shadowing,
+    values,
+)
 
 DOCUMENTS = Path(__file__).parents[1] / "documents"
 USERS = [f"user-{number}" for number in range(4000)]
@@ -143,6 +152,37 @@ def test_another_version_begins_with_other_people(evaluator: Evaluator) -> None:
     shared = chosen(evaluator) & chosen(evaluator, version="v4")
     expected = len(USERS) / 100
     assert abs(len(shared) - expected) < 4 * math.sqrt(expected)
+
+
+@given(flags=shadowing, context=contexts)
+def test_every_shadow_is_accepted(evaluator: Evaluator, flags: FlagStore, context: dict[str, object]) -> None:
+    """Any shadow fits flagd's schema; a request is mirrored or not, and its version is what it was."""
+    assert flags.shadow is not None
+    answer = evaluator.ask(dump_flags(flags), [context], flag="shadow")
+    assert answer.said == []
+    assert set(answer.versions) <= {"", flags.shadow.version}
+    without = replace(flags, shadow=None)
+    assert versions(evaluator, flags, context) == versions(evaluator, without, context)
+
+
+@given(flags=shadowing, key=keys)
+def test_a_shadow_s_ends_are_as_a_pod_decides(evaluator: Evaluator, flags: FlagStore, key: str) -> None:
+    """No request at 0 %, every one at 100 %, and never one without an id."""
+    assert flags.shadow is not None
+    for hundredths, all_of_them in ((0, ""), (WHOLE, flags.shadow.version)):
+        edge = dump_flags(replace(flags, shadow=replace(flags.shadow, hundredths=hundredths)))
+        asked: list[Mapping[str, object]] = [{"targetingKey": key}, {}, {"targetingKey": ""}]
+        answer = evaluator.ask(edge, asked, flag="shadow")
+        assert (answer.versions, answer.said) == ([all_of_them if key else "", "", ""], [])
+
+
+@pytest.mark.parametrize("vector", SHADOW_VECTORS["vectors"], ids=lambda vector: vector["id"][:24])
+def test_other_requests_are_in_a_shadow_s_share(evaluator: Evaluator, vector: Mapping[str, Any]) -> None:
+    """Both hash the plain text here, too: what is mirrored between the ends a pod alone can tell."""
+    document, key = canonical_json(SHADOW_VECTORS["document"]), vector["id"]
+    plain = mmh3.mmh3_32_uintdigest(f"ml/churn:shadow:v4:{key}:".encode()) * WHOLE >> 32
+    answer = evaluator.ask(document, [{"targetingKey": key}], flag="shadow")
+    assert (answer.versions, answer.said) == (["v4" if plain < 5005 else ""], [])
 
 
 def bucket_of_plain_text(key: str) -> int:

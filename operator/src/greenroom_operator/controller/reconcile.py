@@ -55,6 +55,7 @@ from greenroom_operator.kinds import POD, Key
 from greenroom_operator.resources import build_children
 from greenroom_operator.resources.flags import flags_name
 from greenroom_operator.resources.ownership import controller_uid
+from greenroom_operator.resources.service import shadow_name
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import FlagDocumentError, FlagStore
 from greenroom_runtime.contract.report import PodReport, VersionState
@@ -215,7 +216,7 @@ class Reconciler:
             # An IP address is given to the next pod soon after its owner is gone.
             report=report if report is not None and (gone or report.pod == pod) else None,
             former=seen.former,
-            silent=not fresh or seen.report is None,
+            silent=not fresh,
             gone=gone,
         )
 
@@ -339,8 +340,12 @@ class Reconciler:
         if observed.workload.rolling:
             return
         wanted = {(child["kind"], child["metadata"]["name"]) for child in children}
+        needed = (
+            observed.shadow_workload.rolling and ("Deployment", shadow_name(observed.deployment)) in wanted
+        )
         for child in observed.ours:
-            if (child["kind"], child["metadata"]["name"]) not in wanted:
+            kept = needed and child["kind"] == "ConfigMap"  # the shadow's own pods start with one, too
+            if not kept and (child["kind"], child["metadata"]["name"]) not in wanted:
                 await self._writer.delete(child)
 
     def _watch_pods(self, observed: Observed, plan: ReleasePlan) -> None:
@@ -381,6 +386,9 @@ class Reconciler:
         if action is not None and not done and action.asks(Verb.RETRY, deployment.spec.version):
             action = None  # a promotion is tried again through the flag store
         status = build_status(observed, plan, verdict, now=now, action=action.text if action else None)
+        if not done:  # pods may have to be replaced first for a spec that has not been applied
+            known = deployment.status.observed_generation
+            status = status.model_copy(update={"observed_generation": known})
         await self._write_status(body, deployment.status, status)
         if action is not None and (objection := find_objection(action, deployment)):
             await self._tell(

@@ -62,7 +62,7 @@ def plan_release(
     """
     promoted = plan_promotion(world, now=now)
     watched = plan_shadow(world, shadow, promoted.flags, now=now) if shadow is not None else None
-    held = tell_hold(shadow, watched, wanted.spec)
+    held = tell_hold(shadow, watched, wanted.spec, promoting=promoted.active)
     planned = plan_rollout(world, replace(wanted, held=held), promoted, now=now)
     return ReleasePlan(
         flags=mirror_requests(planned.flags, watched, shadow, observed=world.flags),

@@ -49,7 +49,7 @@ class ShadowProgress:
     message: str = ""
     """Why the verdict is what it is."""
     halted: bool = False
-    """Something else is to be compared, once pods have been replaced; until then nothing is."""
+    """Nothing is compared before pods have been replaced, or shadows have let go of the version."""
 
     @property
     def decision(self) -> tuple[object, ...]:
@@ -105,8 +105,11 @@ def plan_shadow(
     counted = progress.counted.observe(wanted.views, epoch=progress.epoch, mirrors=_hear_mirrors(world))
     if progress.epoch.endswith(f"#{compared}"):
         return _judge(replace(progress, counted=counted), wanted)
-    if wanted.rolling:  # with another tolerance, say: what old pods count is not what new ones do
-        return replace(progress, halted=True)
+    tried_again = bool(progress.attempt) and not progress.epoch
+    # With another tolerance, say, old pods would count what new ones do not. What is tried again must have
+    # been let go of: a shadow loads no version that it has, and none that has failed.
+    if wanted.rolling or (tried_again and _is_held(version, wanted.views)):
+        return replace(progress, counted=counted, halted=True)
     epoch = f"{name_attempt(version, now=now)}#{compared}"
     fresh = ShadowProgress(
         version=version,
@@ -134,7 +137,16 @@ def _current(wanted: ShadowInput, flags: FlagStore) -> ShadowProgress:
     if action is None or not action.asks(Verb.RETRY, version):
         return known
     attempt = content_hash(action.text, length=8)
-    return known if known.attempt == attempt else replace(known, attempt=attempt, digest="")
+    if known.attempt == attempt:
+        return known
+    return ShadowProgress(version=version, attempt=attempt, counted=known.counted)
+
+
+def _is_held(version: str, views: Sequence[ShadowView]) -> bool:
+    """Whether a shadow that lives has not let go of the version yet."""
+    reports = [view.report for view in views if view.report and view.report.running and not view.gone]
+    held = [report.process.version for report in reports if report.process]
+    return any(one is not None and one.name == version for one in held)
 
 
 def _pin(progress: ShadowProgress, views: Sequence[ShadowView], flags: FlagStore) -> ShadowProgress:
@@ -213,10 +225,17 @@ def to_policy(gate: ShadowGate) -> ShadowPolicy:
     )
 
 
-def tell_hold(wanted: ShadowInput | None, planned: ShadowProgress | None, rollout: RolloutSpec | None) -> str:
+def tell_hold(
+    wanted: ShadowInput | None,
+    planned: ShadowProgress | None,
+    rollout: RolloutSpec | None,
+    *,
+    promoting: bool,
+) -> str:
     """Return why a rollout may not begin yet, empty where no shadow holds it.
 
-    A verdict counts once it is in status, and no more where something else is compared since.
+    A verdict counts once it is in status, and no more where something else is compared since, or is about to
+    be, as while production changes.
     """
     if wanted is None or planned is None or rollout is None or planned.over:
         return ""
@@ -224,7 +243,7 @@ def tell_hold(wanted: ShadowInput | None, planned: ShadowProgress | None, rollou
         return ""
     known = wanted.progress
     decided = known is not None and known.epoch == planned.epoch and planned.compares
-    if known is not None and decided and known.verdict is Outcome.PASS:
+    if known is not None and decided and known.verdict is Outcome.PASS and not promoting:
         return ""
     if known is not None and decided and known.verdict is Outcome.FAIL:
         return f"its shadow has failed: {known.message}"
@@ -254,13 +273,7 @@ def mirror_requests(
         latency_ratio=float(wanted.spec.gate.max_latency_ratio),
         segments=tuple(wanted.segments),
     )
-    pinned = _pin_shadow(flags, planned, observed=observed)
-    # So that a version that has failed is tried again: for the revision alone it would be the same.
-    again = planned.attempt and (
-        observed is None or observed.shadow is None or observed.shadow.epoch != planned.epoch
-    )
-    attempt = planned.epoch.partition("#")[0] if again else pinned.attempt
-    return replace(pinned, shadow=shadow, attempt=attempt)
+    return replace(_pin_shadow(flags, planned, observed=observed), shadow=shadow)
 
 
 def _pin_shadow(flags: FlagStore, planned: ShadowProgress, *, observed: FlagStore | None) -> FlagStore:

@@ -92,6 +92,14 @@ class Counted:
         return _to_counts(_add([self.gone, *(told.numbers for told in self.shadows.values())]))
 
     @property
+    def lives(self) -> frozenset[tuple[str, str]]:
+        """The pod and the instance of each shadow that there is.
+
+        Where they change status has to be written: what one told that is not there can be heard no more.
+        """
+        return frozenset((uid, told.instance) for uid, told in self.shadows.items())
+
+    @property
     def crashes(self) -> int:
         """How often a process ended that should not have, a supervisor that was killed included."""
         since = (told.ends - told.ends_before for told in self.shadows.values())
@@ -109,7 +117,7 @@ class Counted:
         views = sorted(shadows, key=lambda view: view.uid)
         for view in views:
             known = counted.shadows.get(view.uid)
-            if view.former is not None and known is not None and known.instance == view.former.instance:
+            if view.former is not None and (known is None or known.instance == view.former.instance):
                 counted = counted.hear(view.uid, view.former, epoch=epoch)
             if view.report is not None:
                 counted = counted.hear(view.uid, view.report, epoch=epoch)

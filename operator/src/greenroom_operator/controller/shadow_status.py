@@ -106,23 +106,15 @@ def build_shadow(observed: Observed, plan: ReleasePlan, *, now: datetime) -> Sha
     found = _describe(observed, plan, progress, now=now)
     if before is None or _gist(before) != _gist(found) or before.observed_time is None:
         return found
-    if _has_lost_shadows(before, progress):
+    if _read_counted(before.counted).lives != progress.counted.lives:
         return found
     same = before == found.model_copy(update={"observed_time": before.observed_time})
     return before if same or now - parse_timestamp(before.observed_time) < COUNTED_EVERY else found
 
 
 def _gist(status: ShadowStatus) -> dict[str, Any]:
-    return status.model_dump(exclude=set(_COUNTERS))
-
-
-def _has_lost_shadows(before: ShadowStatus, progress: ShadowProgress) -> bool:
-    """Whether a shadow is gone whose last words are not in status: nobody can ask it again."""
-    lives = [
-        {(uid, told.instance) for uid, told in counted.shadows.items()}
-        for counted in (_read_counted(before.counted), progress.counted)
-    ]
-    return bool(lives[0] - lives[1])
+    counters = set(_COUNTERS) - ({"message"} if status.state is ShadowState.WAITING else set())
+    return status.model_dump(exclude=counters)
 
 
 def _describe(
@@ -260,7 +252,7 @@ def _find_trouble(observed: Observed, progress: ShadowProgress, present: Sequenc
     for view in views:
         if view.report is not None and (trouble := _find_failure(view, progress) or _find_end(view)):
             return trouble
-    if views and all(view.report is None for view in views):
+    if views and all(view.report is None and view.silent for view in views):
         return (
             f"shadows do not answer the operator on port {names.SHADOW_PORT}: "
             "is a NetworkPolicy in the way, or does the container not come up?"
@@ -276,14 +268,21 @@ def _find_failure(view: ShadowView, progress: ShadowProgress) -> str:
         return ""
     if process.flags_error:
         return f"the shadow of pod {view.pod} refuses the flag store: {process.flags_error}"
-    seen = process.version
-    if seen is None or seen.name != progress.version or seen.state is not VersionState.FAILED:
+    seen, remedy = process.version, f"the action retry/{progress.version} tries again"
+    if seen is None or seen.name != progress.version:
         return ""
-    why = f": {seen.failure.reason}: {seen.failure.message}" if seen.failure else ""
-    return (
-        f"the shadow of pod {view.pod} cannot hold {progress.version}{why}; once that is mended, the action "
-        f"retry/{progress.version} tries again"
-    )
+    if seen.state is VersionState.FAILED:
+        why = f": {seen.failure.reason}: {seen.failure.message}" if seen.failure else ""
+        return (
+            f"the shadow of pod {view.pod} cannot hold {progress.version}{why}; once that is mended, {remedy}"
+        )
+    proven = holds(process, version=progress.version, epoch=progress.epoch)
+    if proven and progress.digest and seen.digest != progress.digest:
+        return (
+            f"the shadow of pod {view.pod} holds {seen.digest}, but {progress.digest} was proven under this "
+            f"name; {remedy}"
+        )
+    return ""
 
 
 def _find_end(view: ShadowView) -> str:
@@ -306,6 +305,8 @@ def _find_drops(observed: Observed, progress: ShadowProgress, views: Sequence[Sh
 
 
 def _tell_preparation(progress: ShadowProgress, present: Sequence[ShadowView]) -> str:
+    if progress.halted and progress.attempt and not progress.epoch:
+        return f"shadows let go of {progress.version}, to try it again"
     if progress.halted:
         return "it is compared once pods have been replaced"
     if not present:

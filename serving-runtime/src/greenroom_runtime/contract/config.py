@@ -118,7 +118,8 @@ class ShadowConfig(ConfigModel):
     tolerance: float = Field(default=0.1, ge=0)
     """Numbers further apart than this disagree."""
     queue_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
-    """What requests that wait to be mirrored may keep alive in the serving process, their bodies' sizes."""
+    """What requests that wait to be mirrored may keep alive in the serving process, estimated from the sizes
+    of their bodies and the numbers of their features."""
     predictions_dir: str = names.SHADOW_PREDICTIONS_DIR
     """Holds the segments of the shadow's own records."""
 

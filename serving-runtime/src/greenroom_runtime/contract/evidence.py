@@ -71,6 +71,10 @@ class Bitmap:
             return ""
         return b64encode(zlib.compress(self.bits.to_bytes(self.buckets // 8, "little"), 9)).decode()
 
+    def __repr__(self) -> str:
+        # Python refuses to write integers of so many digits, and then the report cannot be shown at all.
+        return f"{type(self).__name__}({self.count} of {self.buckets})"
+
     def __or__(self, other: Self) -> Self:
         return type(self)(self.bits | other.bits)
 

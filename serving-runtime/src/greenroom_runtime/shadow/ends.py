@@ -66,7 +66,7 @@ def _judge(ended: Ended) -> tuple[str, str]:
     if ended.verdict is not None:
         return ended.verdict.reason, ended.verdict.message
     code = ended.code
-    remedy = "raise the memory limit of the shadow or use a smaller model"
+    remedy = "raise spec.shadow.resources.limits.memory or use a smaller model"
     if code == OUT_OF_MEMORY_CODE:
         return OUT_OF_MEMORY, f"the process was refused memory: {remedy}"
     if code == -signal.SIGKILL and ended.oom_kills:

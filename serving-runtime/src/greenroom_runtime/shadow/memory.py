@@ -48,7 +48,7 @@ class Bounds:
         least = int((_LEAST_DATA + _DATA_SPARE) / _DATA_SHARE)
         return (
             f"a memory limit of {self.limit_bytes} bytes is too small for a shadow, which needs {least} "
-            "without a model: raise the memory limit of the shadow"
+            "without a model: raise spec.shadow.resources.limits.memory"
         )
 
 
@@ -126,13 +126,13 @@ def resident_bytes(leader: int, others: list[int]) -> int:
 
 def descendants(pid: int) -> list[int]:
     """Return the process's children, their children and so on, those that have ended included."""
-    found: list[int] = []
+    found: set[int] = set()
     waiting = [pid]
     while waiting:
-        children = [child for child in _children(waiting.pop()) if child not in found]
-        found += children
+        children = set(_children(waiting.pop())) - found
+        found |= children
         waiting += children
-    return found
+    return list(found)
 
 
 def _children(pid: int) -> list[int]:

@@ -40,6 +40,8 @@ _FULL_SECONDS = 0.01
 """To the next attempt where there was no room."""
 _CONNECTING_SECONDS = 0.05
 """To the next look whether there is a connection."""
+_AWAY_SECONDS = 0.25
+"""The same after an attempt has failed, whether there is anything to send or not."""
 _TOLD_SECONDS = 10.0
 """How long after the last drop its reason is told."""
 _SCALARS = frozenset({bool, int, float, str, type(None)})
@@ -90,7 +92,15 @@ class Mirror:
         """Whether a turn is on its way."""
         self._takes = False
         """Whether there is a shadow, and this is not the end."""
+        self._sends = False
+        """The same, or the end has not come yet for what waits."""
+        self._has_ended = False
+        self._is_away = False
+        """Whether the last attempt to connect has failed: until one succeeds nothing is kept."""
         self._has_refused = False
+        """Whether answers were dropped since the last turn, for a full queue."""
+        self._has_lost = False
+        """The same, for want of a connection."""
         self._error = ""
         self._error_until = 0.0
 
@@ -102,10 +112,11 @@ class Mirror:
     def obey(self, flags: FlagStore) -> Target | None:
         """Return whom to send what to from now on; where there is nobody, what waits is dropped."""
         target = compile_target(flags)
-        self._takes = target is not None
+        if self._has_ended:
+            return target
+        self._takes = self._sends = target is not None
         if target is None:
-            self._drop_all()
-            self._link.close()
+            self._stop()
         return target
 
     def offer(
@@ -133,11 +144,15 @@ class Mirror:
             if not target.takes(request_id):
                 self.sampled_out += 1
                 return
+            if self._is_away or not self._takes:
+                self.dropped += 1
+                self._has_lost = True
+                return
             weight = _FRAME_BYTES + _FEATURE_BYTES * len(features) + size
             waiting = self._bytes + weight
-            if waiting > self._queue_bytes or len(self._queue) >= self._queue_frames or not self._takes:
-                self._has_refused = self._takes
+            if waiting > self._queue_bytes or len(self._queue) >= self._queue_frames:
                 self.dropped += 1
+                self._has_refused = True
                 return
             answer, probabilities = (
                 (None, None) if prediction is None else (prediction.prediction, prediction.probabilities)
@@ -183,12 +198,18 @@ class Mirror:
 
     async def close(self, deadline_seconds: float) -> None:
         """Send what waits, drop what cannot be sent in time, and end."""
-        self._takes = False
+        self._takes, self._has_ended = False, True
         ends = self._clock() + deadline_seconds
         while self.pending and self._clock() < ends:  # noqa: ASYNC110 turns of the loop empty it
             await asyncio.sleep(_BETWEEN_SECONDS)
+        self._stop()
         self._drop_all()
+
+    def _stop(self) -> None:
+        """Send no more; what waits is dropped by the turns that are due."""
+        self._sends = self._is_away = False
         self._link.close()
+        self._drop_packet()
 
     def _turn(self) -> None:
         self._is_due = False
@@ -199,12 +220,12 @@ class Mirror:
                 "are dropped; give it more CPU, or mirror a smaller percentage"
             )
         try:
-            pause = self._send()
+            pause = self._send() if self._sends else self._drop_some()
         except Exception:
             log.exception("a defect: frames are dropped")
             self._drop_all()
-            pause = _CONNECTING_SECONDS
-        if self.pending and not self._is_due:
+            pause = _AWAY_SECONDS
+        if (self.pending or self._is_away) and not self._is_due:
             self._is_due = True
             self._schedule(pause, self._turn)
 
@@ -212,12 +233,13 @@ class Mirror:
         """Send what this turn may; return after how many seconds the next one is due."""
         try:
             if not self._link.connected():
-                return _CONNECTING_SECONDS
+                return self._drop_some() if self._is_away else _CONNECTING_SECONDS
         except LinkError as error:
             # Nobody knows for how long: what would be kept is old when the shadow comes.
-            self._complain(str(error))
-            self._drop_all()
-            return _CONNECTING_SECONDS
+            self._is_away = True
+            self._lose(str(error))
+            return self._drop_some()
+        self._is_away = False
         ends = self._clock() + _TURN_SECONDS
         try:
             while self._packed or self._pack(ends):
@@ -231,8 +253,8 @@ class Mirror:
                 if self._clock() >= ends:
                     break
         except LinkError as error:
-            self._complain(str(error))
-            self._drop_packet()
+            self._has_lost = True
+            self._lose(str(error))
         return _BETWEEN_SECONDS
 
     def _pack(self, ends: float) -> int:
@@ -258,6 +280,23 @@ class Mirror:
         self._packet = memoryview(b"".join(parts))
         self._packed = len(parts)
         return self._packed
+
+    def _lose(self, why: str) -> None:
+        """Drop the packet that is on its way, and say why where that or anything else was lost."""
+        if self._has_lost or self.pending:
+            self._has_lost = False
+            self._complain(why)
+        self._drop_packet()
+
+    def _drop_some(self) -> float:
+        """Drop what waits, as far as this turn's time allows; return after how long the next one is due."""
+        ends = self._clock() + _TURN_SECONDS
+        while self._queue:
+            self._bytes -= self._queue.popleft()[1]
+            self.dropped += 1
+            if self._clock() >= ends:
+                return _BETWEEN_SECONDS
+        return _AWAY_SECONDS
 
     def _drop_packet(self) -> None:
         self.dropped += self._packed

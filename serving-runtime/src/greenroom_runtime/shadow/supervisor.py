@@ -275,7 +275,7 @@ class Supervisor:
         limit, most = self._bounds.limit_bytes, self._bounds.kill_bytes
         if limit is None or most is None:
             return None
-        remedy = "raise the memory limit of the shadow or use a smaller model"
+        remedy = "raise spec.shadow.resources.limits.memory or use a smaller model"
         if self._resident >= most:
             had = f"the process had {self._resident // _MIB} MiB of memory"
             message = f"{had} of the container's {limit // _MIB} MiB and was killed at 80 %: {remedy}"

@@ -1,9 +1,9 @@
 // Command evaluate answers questions about flag documents with flagd's own evaluator, the one that
 // the flagd daemon runs.
 //
-// A question is a JSON object on standard input, {"document": text, "contexts": [object, …]}; its
-// answer is a line on standard output, {"versions": [text, …], "said": [text, …]}: the value of the
-// flag "version" for each context, and what the evaluator complained of.
+// A question is a JSON object on standard input, {"document": text, "contexts": [object, …], "flag":
+// text}; its answer is a line on standard output, {"versions": [text, …], "said": [text, …]}: the
+// value of the flag for each context, and what the evaluator complained of.
 package main
 
 import (
@@ -28,6 +28,7 @@ const source = "standard input"
 type question struct {
 	Document string           `json:"document"`
 	Contexts []map[string]any `json:"contexts"`
+	Flag     string           `json:"flag"`
 }
 
 type answer struct {
@@ -64,7 +65,7 @@ func evaluate(flagd *evaluator.JSON, asked question, said *observer.ObservedLogs
 		told.Said = append(told.Said, err.Error())
 	}
 	for _, about := range asked.Contexts {
-		version, _, _, _, err := flagd.ResolveStringValue(context.Background(), "", "version", about)
+		version, _, _, _, err := flagd.ResolveStringValue(context.Background(), "", asked.Flag, about)
 		if err != nil {
 			told.Said = append(told.Said, err.Error())
 		}

@@ -1,13 +1,13 @@
 // Answers questions about flag documents with flagd's evaluator for JavaScript.
 //
-// A question is a JSON object, one a line of standard input, {"document": text, "contexts": [object, …]};
-// its answer is a line on standard output, {"versions": [text, …], "said": [text, …]}: the value of the
-// flag "version" for each context, and what the evaluator complained of.
+// A question is a JSON object, one a line of standard input, {"document": text, "contexts": [object, …],
+// "flag": text}; its answer is a line on standard output, {"versions": [text, …], "said": [text, …]}: the
+// value of the flag for each context, and what the evaluator complained of.
 import { createInterface } from 'node:readline';
 
 import { FlagdCore, MemoryStorage } from '@openfeature/flagd-core';
 
-function evaluate({ document, contexts }) {
+function evaluate({ document, contexts, flag }) {
   const said = [];
   const hear = (message) => said.push(String(message));
   const logger = { error: hear, warn: hear, info: hear, debug: hear };
@@ -19,7 +19,7 @@ function evaluate({ document, contexts }) {
     hear(error.message);
   }
   const versions = contexts.map((context) => {
-    const { value, errorMessage } = core.resolveStringEvaluation('version', '', context, logger);
+    const { value, errorMessage } = core.resolveStringEvaluation(flag, '', context, logger);
     if (errorMessage) hear(errorMessage);
     return value;
   });

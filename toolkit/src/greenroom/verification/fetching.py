@@ -148,6 +148,6 @@ class _Copy:
                 async with aclosing(stream) as chunks:
                     async for chunk in chunks:
                         held += file.write(chunk)
-                        self.say(f"fetching {path}, {held // _MEGABYTE} of {stat.size // _MEGABYTE} MB")
+                        self.say(f"fetching {path}, {held / _MEGABYTE:.1f} of {stat.size / _MEGABYTE:.1f} MB")
         if held != stat.size:
             raise SourceUnreachableError(f"{path} ended after {held} of {stat.size} bytes")

@@ -14,7 +14,8 @@ if promotion == nil or promotion.version ~= obj.spec.version then
 end
 
 local begun = rollout.state == "Running" or rollout.state == "Holding" or rollout.state == "Paused"
-local under_way = begun or rollout.state == "Preparing"
+local waits = rollout.state == "WaitingForShadow"
+local under_way = begun or waits or rollout.state == "Preparing"
 
 -- A first version that no pod can serve is refused without a promotion.
 local refused = promotion.state == "Refused"
@@ -30,15 +31,23 @@ if rollout.state == "Promoted" and rollout.version ~= obj.spec.version then
   ended = true
 end
 
+-- A shadow that has failed, or is broken, is tried again.
+local shadow_failed = false
+for _, condition in ipairs(status.conditions or {}) do
+  if condition.type == "ShadowHealthy" and condition.status == "False" and obj.spec.shadow ~= nil then
+    shadow_failed = true
+  end
+end
+
 local has_steps = asked ~= nil and asked.steps ~= nil
 local paused_by_spec = asked ~= nil and asked.paused == true
 local paused_by_action = rollout.pausedByAction == true
 
 return {
-  ["promote-step"] = {disabled = not (begun and has_steps)},
+  ["promote-step"] = {disabled = not ((begun and has_steps) or waits)},
   ["abort"] = {disabled = not (under_way or rollout.state == "Complete")},
   ["pause"] = {disabled = not under_way or paused_by_spec or paused_by_action},
   -- A pause by the spec ends in the spec.
   ["resume"] = {disabled = not (under_way and paused_by_action) or paused_by_spec},
-  ["retry"] = {disabled = not (refused or ended)},
+  ["retry"] = {disabled = not (refused or ended or shadow_failed)},
 }

@@ -1,0 +1,1 @@
+"""The serving process with its answers mirrored, beside itself without."""
