@@ -1,4 +1,4 @@
-"""Greenroom in a minute, on this machine: package, serve, roll out, promote under load, refuse a bad version.
+"""Greenroom in a minute, on this machine: package, serve, shadow, roll out, promote, refuse a bad version.
 
     python examples/demo.py
 
@@ -11,7 +11,6 @@ import json
 import os
 import queue
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +41,15 @@ PATIENCE_SECONDS = 60.0
 USERS = 300
 SHARES = (10, 50)
 """Percent of users that get v2 before it is production."""
+TOLERANCE = 0.1
+"""Probabilities further apart than this disagree."""
+SHADOW = (
+    f'{{version: v2, tolerance: "{TOLERANCE}", gate: {{minRequests: 500, maxDisagreementPercent: "12", '
+    'maxErrorPercent: "1", maxLatencyRatio: "20"}}'
+)
+"""Bounds that hundreds of users prove, on whatever machine: 0.1 % of errors would take thousands."""
+SHADOWED_TIMES = 10
+"""How often each held-back penguin is asked for, each time by another user."""
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -187,8 +196,8 @@ class Greenroom:
             self._lines.put(line)
         self._lines.put(None)
 
-    def wait_for(self, words: str) -> None:
-        """Wait until it prints these words; DemoError when it ends, or after a minute."""
+    def wait_for(self, words: str) -> str:
+        """Return the line in which it prints these words; DemoError when it ends, or after a minute."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -198,7 +207,7 @@ class Greenroom:
             if line is None:
                 raise DemoError(f"greenroom run ended with exit code {self._process.wait()}")
             if words in line:
-                return
+                return line
         raise DemoError(f"greenroom run did not say {words!r} within {PATIENCE_SECONDS:g} s")
 
     def serving_pid(self) -> int:
@@ -294,13 +303,67 @@ def under_load(port: int, rows: list[dict[str, Any]]) -> Iterator[Load]:
         load.stop()
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition; DemoError after a minute."""
+def wait_until(condition: Callable[[], object], what: str, between: float = 0.02) -> None:
+    """Wait for a condition, looked at each ``between`` seconds; DemoError after a minute."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         if time.monotonic() > deadline:
             raise DemoError(f"waited {PATIENCE_SECONDS:g} s in vain for {what}")
-        time.sleep(0.02)
+        time.sleep(between)
+
+
+def shadow(
+    greenroom: Greenroom, port: int, holdout: list[dict[str, Any]], reports: str, promises: Promises
+) -> None:
+    """Ask v1, and see that v2 was asked the same, that it differs where it should, and what the gate says."""
+    say("v2 is asked whatever v1 is asked, in a process of its own; nobody gets its answers")
+    differ = sum(disagree(row["answers"]["v1"], row["answers"]["v2"]) for row in holdout)
+    client = Client(port)
+    versions: Counter[str] = Counter()
+    for turn in range(SHADOWED_TIMES):
+        for at, row in enumerate(holdout):
+            answer = client.predict(row["features"], user_id=f"user-{turn}-{at}")
+            versions[answer.json["version"]] += 1
+    client.close()
+    compared = (SHADOWED_TIMES + 1) * len(holdout)  # the step before has asked for each of them once
+    wait_until(lambda: count(reports)["compared"] > compared, "the shadow to have answered")
+    told = count(reports)
+    shown = ", ".join(
+        f"{told[name]} {name}" for name in ("compared", "disagreed", "failed", "not_comparable")
+    )
+    say(f"the shadow's report: {shown}")
+    promises.check(set(versions) == {"v1"}, f"v1 answered all of {versions.total()} requests")
+    promises.check(
+        told["disagreed"] == (SHADOWED_TIMES + 1) * differ and not told["failed"],
+        f"v2 disagrees {told['disagreed']} times: exactly where its training pipeline does",
+    )
+    verdict = greenroom.wait_for("the shadow v2 has ")
+    promises.check("has passed" in verdict, "the gate has proven that fewer than 12 % of users would notice")
+
+
+def meet(port: int, holdout: list[dict[str, Any]], reports: str) -> None:
+    """Ask for a penguin that both versions agree on, until the serving process has found its shadow.
+
+    It looks once a second, and what it cannot hand over before it drops.
+    """
+    rows = (row for row in holdout if not disagree(row["answers"]["v1"], row["answers"]["v2"]))
+    features = next(rows)["features"]
+    client = Client(port)
+    wait_until(lambda: client.predict(features) and count(reports)["compared"], "v1 to find its shadow", 0.2)
+    client.close()
+
+
+def disagree(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether two pipelines' answers differ, by label or by a probability."""
+    pairs = zip(one["probabilities"], other["probabilities"], strict=True)
+    return one["prediction"] != other["prediction"] or any(abs(a - b) > TOLERANCE for a, b in pairs)
+
+
+def count(reports: str) -> dict[str, int]:
+    """Return what the shadow has counted."""
+    with urllib.request.urlopen(reports, timeout=10) as answer:  # noqa: S310 loopback
+        counts: dict[str, int] = json.load(answer)["process"]["counts"]
+        return counts
 
 
 def edit(manifest: Path, old: str, new: str) -> float:
@@ -406,7 +469,8 @@ def wrong_feature(port: int, features: dict[str, Any], promises: Promises) -> No
 def play(directory: Path, promises: Promises) -> None:
     """Walk through the demo in a directory of its own."""
     source, manifest, port = directory / "models", directory / "modeldeployment.yaml", free_port()
-    shutil.copy(EXAMPLE / "modeldeployment.yaml", manifest)
+    text = (EXAMPLE / "modeldeployment.yaml").read_text()
+    manifest.write_text(f"{text}  shadow: {SHADOW}\n")
     heading(1, "Train two models on real data, and package them")
     train(source)
     show_parity(source, promises)
@@ -416,17 +480,22 @@ def play(directory: Path, promises: Promises) -> None:
     greenroom = Greenroom(manifest, source, port=port)
     try:
         greenroom.wait_for("docs")
+        greenroom.wait_for("the shadow v2 is ready")
+        reports = greenroom.wait_for("report  http").split()[-1]
+        meet(port, holdout, reports)
         heading(3, "Ask for penguins that no model has seen")
         ask_held_back(port, holdout, promises)
-        heading(4, "Give v2 to some users, then to more")
+        heading(4, "Let v2 shadow v1: compared, counted, never served")
+        shadow(greenroom, port, holdout, reports, promises)
+        heading(5, "Give v2 to some users, then to more")
         roll_out(greenroom, manifest, port, rows[0], promises)
-        heading(5, "Promote v2 under load: one edit of the file")
+        heading(6, "Promote v2 under load: one edit of the file")
         promote(greenroom, manifest, port, rows, promises)
-        heading(6, "Ask for a version that lies")
+        heading(7, "Ask for a version that lies")
         refuse(greenroom, manifest, port, rows, promises)
-        heading(7, "Send a request that does not fit the model")
+        heading(8, "Send a request that does not fit the model")
         wrong_feature(port, rows[0], promises)
-        heading(8, "Ctrl-C")
+        heading(9, "Ctrl-C")
     finally:
         code = greenroom.interrupt()
     promises.check(code == 128 + signal.SIGINT, f"greenroom run ended cleanly, with exit code {code}")

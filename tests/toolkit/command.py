@@ -73,13 +73,21 @@ class Command:
 
     def serving_pid(self) -> int:
         """Return the runtime's process."""
-        pid = self._process.pid
-        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        return self.children()[0]
+
+    def children(self) -> list[int]:
+        """Return the processes that it has started, in that order."""
+        return children(self._process.pid)
 
     def interrupt(self, number: int = signal.SIGINT) -> int:
         """Send the signal; return the exit code."""
         self._process.send_signal(number)
         return self._process.wait(PATIENCE_SECONDS)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started, in that order."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def run_to_end(

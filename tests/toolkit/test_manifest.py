@@ -19,7 +19,7 @@ ACCEPTED: list[dict[str, Any]] = yaml.safe_load((GOLDEN / "accepted.yaml").read_
 MISTAKES: list[dict[str, Any]] = [
     case
     for case in yaml.safe_load((GOLDEN / "mistakes.yaml").read_text(encoding="utf-8"))
-    if {"predictionLog", "features"} & (case["patch"].get("spec") or {}).keys()
+    if {"predictionLog", "features", "shadow"} & (case["patch"].get("spec") or {}).keys()
 ]
 
 

@@ -14,6 +14,7 @@ from greenroom.gitchange import set_version
 from greenroom.local.manifest import ManifestError, parse_manifest
 from greenroom.plan import explain, planned_flags
 from greenroom_runtime.contract.flags import parse_flags
+from greenroom_runtime.shadow.target import compile_target
 from tests.support.examples import EXAMPLES
 from tests.toolkit.command import run_to_end
 
@@ -63,6 +64,45 @@ def test_render_prints_what_the_operator_applies(tmp_path: Path) -> None:
     assert (flags.production, flags.rollout) == ("v2", None)
     again = run_to_end("render", str(path), "--runtime-image", "registry/runtime:1", "-o", "json")
     assert json.loads(again.stdout)["items"] == children
+
+
+@pytest.mark.parametrize(
+    ("placement", "deployments"),
+    [
+        ("Sidecar", {"churn": ["serving", "shadow"]}),
+        ("Deployment", {"churn": ["serving"], "churn-shadow": ["shadow"]}),
+    ],
+)
+def test_render_shows_the_shadow(tmp_path: Path, placement: str, deployments: dict[str, list[str]]) -> None:
+    """Beside the serving container, last, or in pods of its own."""
+    path = manifest(tmp_path, f"{MANIFEST}  shadow: {{version: v4, placement: {placement}}}\n")
+    children = list(yaml.safe_load_all(run_to_end("render", str(path)).stdout))
+    found = {
+        child["metadata"]["name"]: [one["name"] for one in child["spec"]["template"]["spec"]["containers"]]
+        for child in children
+        if child["kind"] == "Deployment"
+    }
+    assert found == deployments
+
+
+def test_explain_says_whether_a_request_is_mirrored(tmp_path: Path) -> None:
+    """As the serving process decides, by the request's id; only what production answers is."""
+    text = f"{MANIFEST}  shadow: {{version: v4, percent: 30}}\n"
+    flags = flags_of(text)
+    target = compile_target(flags)
+    assert target is not None
+    for number in range(200):
+        found = explain(flags, user=None, context={}, request_id=f"r{number}").mirror
+        assert found is not None
+        assert found.mirrored == target.takes(f"r{number}")
+    taken = next(f"r{number}" for number in range(200) if target.takes(f"r{number}"))
+    mirror = explain(flags, user="ann", context={}, request_id=taken).mirror
+    assert mirror is not None
+    assert mirror.why() == "no: v3 answers it, and v4 is compared with production only"
+    arguments = ("flags", "explain", str(manifest(tmp_path, text)), "--request-id", taken)
+    assert "within the 30 % that v4 is asked, too" in run_to_end(*arguments).stdout
+    told = json.loads(run_to_end(*arguments, "-o", "json").stdout)["shadow"]
+    assert (told["version"], told["mirrored"]) == ("v4", True)
 
 
 def test_render_takes_a_namespace_where_the_yaml_names_none(tmp_path: Path) -> None:
@@ -161,6 +201,7 @@ def test_explain_prints_a_table(tmp_path: Path) -> None:
         (("flags", "explain", "{garbage}.json"), "is no flag store"),
         (("flags", "explain", "{plain}", "--percent", "5"), "--percent needs spec.rollout"),
         (("flags", "explain", "{plain}", "-a", "country"), "write NAME=VALUE"),
+        (("flags", "explain", "{plain}", "--request-id", "r1"), "--request-id needs a shadow"),
         (
             ("promote", "penguins", "v2", "--file", "{garbage}.json"),
             "holds 0 ModelDeployments named penguins",

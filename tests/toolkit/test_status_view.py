@@ -3,11 +3,25 @@
 from io import StringIO
 from typing import Any
 
+import pytest
 from rich.console import Console
 
-from greenroom.status import PodSeen, Seen, draw
-from greenroom_operator.api.modeldeployment import ModelDeploymentStatus
+from greenroom.plan import render
+from greenroom.shadow_view import ShadowSeen
+from greenroom.status import PodSeen, Seen, draw, find_port, has_container
+from greenroom_operator.api.modeldeployment import ModelDeployment, ModelDeploymentStatus
+from greenroom_operator.controller.shadow_counts import Counted, Told, dump_counted
+from greenroom_runtime.contract import names
 from greenroom_runtime.contract.report import Failure, FailureReason, PodReport, VersionReport, VersionState
+from greenroom_runtime.contract.shadow import (
+    DIFFERENCE_BOUNDS,
+    EndReason,
+    ProcessEnd,
+    ProcessReport,
+    ShadowCounts,
+    ShadowReport,
+)
+from tests.support.manifests import model_deployment, patched
 
 STATUS: dict[str, Any] = {
     "version": "v2",
@@ -42,6 +56,23 @@ STATUS: dict[str, Any] = {
         "message": "held for 2h",
         "evidence": "secret machinery",
     },
+    "shadow": {
+        "version": "v5",
+        "state": "Comparing",
+        "summary": "0.4%",
+        "requests": 90122,
+        "disagreements": 361,
+        "disagreementPercent": "0.4",
+        "errors": 2,
+        "notComparable": 3,
+        "dropped": 12,
+        "latencyRatio": "1.1",
+        "segments": [{"name": "country=NO", "requests": 1200, "disagreements": 70}],
+        "verdict": "Inconclusive",
+        "message": "errors: 0 of 900 user buckets not answered",
+        "evidence": "secret machinery",
+        "counted": "secret machinery",
+    },
     "promotion": {"version": "v4", "state": "Refused", "message": "its golden samples differ"},
     "lastFailure": {
         "version": "v4",
@@ -72,15 +103,19 @@ STATUS: dict[str, Any] = {
 }
 
 
-def screen(status: dict[str, Any], *pods: PodSeen) -> str:
-    """Return what is drawn, without colours."""
+def screen(
+    status: dict[str, Any], *pods: PodSeen, shadows: tuple[ShadowSeen, ...] = (), colours: bool = False
+) -> str:
+    """Return what is drawn, without colours unless they are asked for."""
     deployment = {
         "metadata": {"name": "churn", "namespace": "ml"},
         "spec": {"version": "v4"},
         "status": status,
     }
-    console = Console(file=StringIO(), width=200)
-    console.print(draw(Seen(deployment=deployment, pods=pods)))
+    console = Console(
+        file=StringIO(), width=200, force_terminal=colours, color_system="standard" if colours else None
+    )
+    console.print(draw(Seen(deployment=deployment, pods=pods, shadows=shadows)))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -106,6 +141,13 @@ def test_each_part_of_a_status_is_shown() -> None:
         "churn-0: connection refused",
         "1 pods cannot write it, 7 records lost; churn-0: No space left on device",
         "Promoted",
+        "v5  Comparing",
+        (
+            "90122 requests, 361 answered otherwise (0.4%), 2 not answered, 3 not comparable, 12 dropped, "
+            "1.1 times as long as production"
+        ),
+        "errors: 0 of 900 user buckets not answered",
+        "country=NO   1200       70",
     ):
         assert words in shown, words
     assert "machinery" not in shown
@@ -135,3 +177,95 @@ def test_a_deployment_without_a_status_is_shown() -> None:
     shown = screen({})
     assert "NotObserved" in shown
     assert "asked for v4" in shown
+
+
+def counted_shadow(**differences: int) -> dict[str, Any]:
+    """Return a shadow's status that has counted so many answers up to each bound."""
+    bounds = [f"{bound:g}" for bound in DIFFERENCE_BOUNDS]
+    numbers = [differences.pop(bound, 0) for bound in (*bounds, "beyond")]
+    counts = ShadowCounts(differences=tuple(numbers))
+    report = ShadowReport(pod="churn-0", instance="a", process=ProcessReport(epoch="e", counts=counts))
+    counted = Counted(shadows={"u": Told(instance="a")}).hear("u", report, epoch="e")
+    return {"shadow": {"version": "v5", "state": "Comparing", "counted": dump_counted(counted)}}
+
+
+def test_differences_are_drawn_as_bars() -> None:
+    """Blocks on a terminal with colours, plain characters elsewhere; bounds and shares in words."""
+    status = counted_shadow(**{"0.001": 30, "0.05": 9, "0.1": 1, "beyond": 0})
+    plain = [line.split() for line in screen(status).splitlines() if line.startswith("<=")]
+    assert [(line[1], *line[2:4]) for line in plain if len(line) > 4] == [
+        ("0.001", "30", "75.0%"),
+        ("0.05", "9", "22.5%"),
+        ("0.1", "1", "2.5%"),
+    ]
+    assert [line[4] for line in plain if len(line) > 4] == ["#" * 40, "#" * 12, "##"]
+    assert "█" * 40 in screen(status, colours=True)
+
+
+def test_many_classes_are_drawn_by_powers_of_ten() -> None:
+    """From the first difference to the last, however far they are apart."""
+    shown = screen(counted_shadow(**{"1e-06": 5, "2e-05": 2, "0.0001": 1, "0.5": 4, "beyond": 2}))
+    bars = [line.split()[:3] for line in shown.splitlines() if "#" in line]
+    assert bars == [
+        ["<=", "1e-06", "5"],
+        ["<=", "0.0001", "3"],
+        ["<=", "1", "4"],
+        [">", "5e+06", "2"],
+    ]
+
+
+def test_each_shadow_is_shown_with_what_it_holds_or_with_why_not() -> None:
+    """Its version's state, what it has compared, how its process ended; or why it says nothing."""
+    end = ProcessEnd(reason=EndReason.CRASHED, message="signal 9", seconds_ago=2.0)
+    process = ProcessReport(
+        version=VersionReport(name="v5", state=VersionState.READY), counts=ShadowCounts(compared=77)
+    )
+    report = ShadowReport(pod="churn-0", instance="a", running=True, ends=3, end=end, process=process)
+    seen = (
+        ShadowSeen(pod="churn-0", report=report),
+        ShadowSeen(pod="churn-1", silence="the cluster refuses: no right to get pods/proxy"),
+    )
+    lines = [line.split() for line in screen(STATUS, shadows=seen).splitlines() if line.startswith("churn-")]
+    assert lines[0] == ["churn-0", "v5", "Ready", "77", "3", "Crashed:", "signal", "9"]
+    assert " ".join(lines[1]).endswith("no report: the cluster refuses: no right to get pods/proxy")
+
+
+def test_what_programs_read_has_the_shadow_in_it() -> None:
+    """Status without the operator's own machinery, the histogram, and each shadow's report."""
+    status = counted_shadow(**{"0.1": 4})
+    deployment = {"metadata": {"name": "churn", "namespace": "ml"}, "spec": {"version": "v2"}}
+    report = ShadowReport(pod="churn-0", instance="a", process=ProcessReport())
+    seen = Seen(
+        deployment=deployment | {"status": status},
+        pods=(),
+        shadows=(ShadowSeen(pod="churn-0", report=report),),
+    )
+    told = seen.to_data()
+    assert told["status"]["shadow"] == {
+        "version": "v5",
+        "state": "Comparing",
+        "histogram": [{"upTo": 0.1, "answers": 4}],
+    }
+    assert told["shadows"][0]["report"]["instance"] == "a"
+    assert "trials" not in told["shadows"][0]["report"]["process"]
+
+
+@pytest.mark.parametrize(
+    ("placement", "ports"),
+    [("Sidecar", [(8081, 8082)]), ("Deployment", [(8081, None), (None, 8082)])],
+)
+def test_pods_are_asked_where_the_operator_has_them_report(
+    placement: str, ports: list[tuple[int | None, int | None]]
+) -> None:
+    """Serving containers and shadows, in the same pods or apart, each on its own port."""
+    document = patched(model_deployment(), {"spec": {"shadow": {"version": "v5", "placement": placement}}})
+    children = render(ModelDeployment.model_validate(document), image="runtime")
+    pods = [child["spec"]["template"] for child in children if child["kind"] == "Deployment"]
+    found = [
+        (
+            find_port(pod, "admin", 0) if has_container(pod, names.SERVING_CONTAINER) else None,
+            find_port(pod, "shadow", 0) if has_container(pod, names.SHADOW_CONTAINER) else None,
+        )
+        for pod in pods
+    ]
+    assert sorted(found, key=str) == sorted(ports, key=str)

@@ -14,7 +14,7 @@ from greenroom_operator.controller.promotion import PromotionInput
 from greenroom_operator.controller.release import plan_release
 from greenroom_operator.controller.rollout import RolloutInput, route_users, to_hundredths
 from greenroom_operator.resources import build_children
-from greenroom_runtime.contract.flags import FlagDocumentError, FlagStore, Rollout, parse_flags
+from greenroom_runtime.contract.flags import FlagDocumentError, FlagStore, Rollout, Shadow, parse_flags
 from greenroom_runtime.routing.router import Decision, compile_router, find_place, spellings, sticky_key
 
 _HUNDRED = 100
@@ -47,16 +47,30 @@ def _without_owner(child: Mapping[str, Any]) -> dict[str, Any]:
 
 def planned_flags(deployment: ModelDeployment, *, percent: float | None) -> FlagStore:
     """Return the flag store that the YAML leads to: a rollout at ``percent``, else at its first share."""
-    spec, metadata = deployment.spec, deployment.metadata
+    spec, metadata, shadow = deployment.spec, deployment.metadata, _planned_shadow(deployment)
     if spec.rollout is None or spec.rollout.version == spec.version:
         if percent is not None:
             raise CommandError("--percent needs spec.rollout: there is none, or it is over")
-        return FlagStore(production=spec.version, resident=(spec.version,))
+        return FlagStore(production=spec.version, resident=(spec.version,), shadow=shadow)
     share = _first_share(spec.rollout) if percent is None else percent
     rollout = route_users(
         spec.rollout, hundredths=to_hundredths(share), salt=f"{metadata.namespace}/{metadata.name}"
     )
-    return FlagStore(production=spec.version, resident=(spec.version, rollout.version), rollout=rollout)
+    resident = (spec.version, rollout.version)
+    return FlagStore(production=spec.version, resident=resident, rollout=rollout, shadow=shadow)
+
+
+def _planned_shadow(deployment: ModelDeployment) -> Shadow | None:
+    spec, metadata = deployment.spec, deployment.metadata
+    if spec.shadow is None or spec.shadow.version == spec.version:
+        return None
+    return Shadow(
+        version=spec.shadow.version,
+        hundredths=to_hundredths(spec.shadow.percent),
+        salt=f"{metadata.namespace}/{metadata.name}",
+        epoch="planned",  # names counts, and has no part in who is mirrored
+        latency_ratio=float(spec.shadow.gate.max_latency_ratio),
+    )
 
 
 def _first_share(rollout: RolloutSpec) -> float:
@@ -86,6 +100,35 @@ class RuleExplained:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MirrorExplained:
+    """Whether the shadow is asked, too."""
+
+    version: str
+    """The shadow's."""
+    percent: float
+    """Share of requests that are mirrored."""
+    place: float
+    """Where between 0 and 100 % the request is."""
+    answered_by: str
+    """The version that the user gets."""
+    by_production: bool
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it is."""
+        return self.by_production and self.place < self.percent
+
+    def why(self) -> str:
+        """Return the reason in a sentence."""
+        if not self.by_production:
+            return f"no: {self.answered_by} answers it, and {self.version} is compared with production only"
+        side = "within" if self.mirrored else "beyond"
+        told = "yes" if self.mirrored else "no"
+        share = f"the {self.percent:g} % that {self.version} is asked, too"
+        return f"{told}: the request is at {self.place:.2f} %, {side} {share}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Which version a user gets, and why."""
 
@@ -100,16 +143,22 @@ class Explanation:
     """Those that were looked at: up to the first that matches."""
     place: float | None = None
     """Where between 0 and 100 % the user is in this rollout; None where nobody looks."""
+    mirror: MirrorExplained | None = None
+    """None without a shadow, or without a request's id."""
 
     def to_data(self) -> dict[str, Any]:
         """Return it as JSON carries it."""
-        rollout = self.rollout
+        rollout, mirror = self.rollout, self.mirror
+        told = (
+            {"version": mirror.version, "mirrored": mirror.mirrored, "why": mirror.why()} if mirror else None
+        )
         return {
             "user": self.user,
             "version": self.decision.version,
             "reason": self.decision.reason,
             "why": self.why(),
             "production": self.production,
+            "shadow": told,
             "rollout": None
             if rollout is None
             else {
@@ -145,18 +194,27 @@ class Explanation:
         return f"the user is at {self.place:.2f} %, beyond the {share} that get {rollout.version}"
 
 
-def explain(flags: FlagStore, *, user: str | None, context: Mapping[str, Any]) -> Explanation:
+def explain(
+    flags: FlagStore, *, user: str | None, context: Mapping[str, Any], request_id: str | None = None
+) -> Explanation:
     """Return which version a request of this user and context gets, decided by the runtime's own router.
 
     A pod that does not hold the rollout's version answers with production all the same, as ``fallback``.
+    With the request's id it tells, too, whether a shadow is asked.
     """
     router, rollout = compile_router(flags), flags.rollout
     value = user if user is not None else context.get(router.key)
     key = sticky_key(value)
     decision = router.choose(key, context)
+    mirror = _explain_mirror(flags, decision, request_id)
     if rollout is None:
         return Explanation(
-            key=router.key, user=key, decision=decision, production=flags.production, rollout=None
+            key=router.key,
+            user=key,
+            decision=decision,
+            production=flags.production,
+            rollout=None,
+            mirror=mirror,
         )
     rules = []
     for rule in rollout.rules:
@@ -178,4 +236,18 @@ def explain(flags: FlagStore, *, user: str | None, context: Mapping[str, Any]) -
         rollout=rollout,
         rules=tuple(rules),
         place=place,
+        mirror=mirror,
+    )
+
+
+def _explain_mirror(flags: FlagStore, decision: Decision, request_id: str | None) -> MirrorExplained | None:
+    shadow = flags.shadow
+    if shadow is None or not request_id:
+        return None
+    return MirrorExplained(
+        version=shadow.version,
+        percent=shadow.hundredths / _HUNDRED,
+        place=find_place(shadow.bucket_start, request_id) / _HUNDRED,
+        answered_by=decision.version,
+        by_production=decision.version == flags.production,
     )

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from greenroom.cluster import Cluster, ClusterError, complaint
 from greenroom.output import tabulate
+from greenroom.shadow_view import ShadowSeen, draw_shadow, without_machinery
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.report import MAX_BYTES, PodReport
+from greenroom_runtime.contract.shadow import ShadowReport
 
 _GOOD, _BAD, _BUSY, _QUIET = "green", "bold red", "cyan", "dim"
 _STATES = {
@@ -33,6 +35,8 @@ _STATES = {
     "yes": _GOOD,
 }
 
+Report = TypeVar("Report", bound=BaseModel)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PodSeen:
@@ -52,6 +56,9 @@ class Seen:
 
     deployment: dict[str, Any]
     pods: tuple[PodSeen, ...]
+    """Those that serve."""
+    shadows: tuple[ShadowSeen, ...] = ()
+    """Beside them, or in pods of their own."""
 
     def to_data(self) -> dict[str, Any]:
         """Return it as JSON carries it; what only the operator reads is left out."""
@@ -59,10 +66,13 @@ class Seen:
         if "rollout" in status:
             rollout = {key: value for key, value in status["rollout"].items() if key != "evidence"}
             status["rollout"] = rollout
+        if "shadow" in status:
+            status["shadow"] = without_machinery(status["shadow"])
+        fields = ("version", "replicas", "rollout", "shadow")
         return {
             "name": metadata["name"],
             "namespace": metadata["namespace"],
-            "spec": {key: self.deployment["spec"].get(key) for key in ("version", "replicas", "rollout")},
+            "spec": {key: self.deployment["spec"].get(key) for key in fields},
             "status": status,
             "pods": [
                 {
@@ -76,13 +86,34 @@ class Seen:
                 }
                 for pod in self.pods
             ],
+            "shadows": [shadow.to_data() for shadow in self.shadows],
         }
 
 
 def look(cluster: Cluster, name: str) -> Seen:
     """Gather everything; ClusterError without the ModelDeployment. Pods that do not answer are told."""
-    deployment = cluster.get_deployment(name)
-    return Seen(deployment=deployment, pods=tuple(_see(cluster, pod) for pod in cluster.list_pods(name)))
+    deployment, pods = cluster.get_deployment(name), cluster.list_pods(name)
+    return Seen(
+        deployment=deployment,
+        pods=tuple(_see(cluster, pod) for pod in pods if has_container(pod, names.SERVING_CONTAINER)),
+        shadows=tuple(
+            _see_shadow(cluster, pod) for pod in pods if has_container(pod, names.SHADOW_CONTAINER)
+        ),
+    )
+
+
+def has_container(pod: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a pod serves, or shadows: a shadow is beside the serving container, or on its own."""
+    return any(container.get("name") == name for container in pod["spec"]["containers"])
+
+
+def _see_shadow(cluster: Cluster, pod: Mapping[str, Any]) -> ShadowSeen:
+    name, report, silence = str(pod["metadata"]["name"]), None, "it has no address yet"
+    if (pod.get("status") or {}).get("podIP"):
+        report, silence = _ask(
+            cluster, name, port=find_port(pod, "shadow", names.SHADOW_PORT), kind=ShadowReport
+        )
+    return ShadowSeen(pod=name, report=report, silence=silence)
 
 
 def _see(cluster: Cluster, pod: Mapping[str, Any]) -> PodSeen:
@@ -91,19 +122,20 @@ def _see(cluster: Cluster, pod: Mapping[str, Any]) -> PodSeen:
     ready = conditions.get("Ready") == "True"
     report, silence = None, "it has no address yet"
     if status.get("podIP"):
-        report, silence = _ask(cluster, name, port=_admin_port(pod))
+        report, silence = _ask(cluster, name, port=find_port(pod, "admin", names.ADMIN_PORT), kind=PodReport)
     return PodSeen(
         name=name, phase=str(status.get("phase") or "Pending"), ready=ready, report=report, silence=silence
     )
 
 
-def _admin_port(pod: Mapping[str, Any]) -> int:
+def find_port(pod: Mapping[str, Any], name: str, fallback: int) -> int:
+    """Return the port of this name, ``fallback`` where no container names one."""
     ports = [port for container in pod["spec"]["containers"] for port in container.get("ports") or ()]
-    named = [int(port["containerPort"]) for port in ports if port.get("name") == "admin"]
-    return named[0] if named else names.ADMIN_PORT
+    named = [int(port["containerPort"]) for port in ports if port.get("name") == name]
+    return named[0] if named else fallback
 
 
-def _ask(cluster: Cluster, pod: str, *, port: int) -> tuple[PodReport | None, str]:
+def _ask(cluster: Cluster, pod: str, *, port: int, kind: type[Report]) -> tuple[Report | None, str]:
     try:
         reply = cluster.ask_pod(pod, port=port, path=names.REPORT_PATH)
     except ClusterError as error:
@@ -111,7 +143,7 @@ def _ask(cluster: Cluster, pod: str, *, port: int) -> tuple[PodReport | None, st
     if reply.status != 200:  # noqa: PLR2004 OK
         return None, complaint(reply)
     try:
-        return PodReport.model_validate_json(reply.body[: MAX_BYTES + 1]), ""
+        return kind.model_validate_json(reply.body[: MAX_BYTES + 1]), ""
     except ValidationError as error:
         return None, f"it reports what this release does not understand: {error.errors()[0]['msg']}"
 
@@ -129,6 +161,8 @@ def _sections(seen: Seen) -> Iterator[tuple[str, RenderableType]]:
     yield "", _headline(seen.deployment, status)
     if rollout := status.get("rollout"):
         yield "rollout", _rollout(rollout)
+    if shadow := status.get("shadow"):
+        yield "shadow", draw_shadow(shadow, seen.shadows)
     promotion = status.get("promotion")
     if promotion and promotion.get("state") != "Complete":
         told = f"{promotion['version']}: {promotion['state']}  {promotion.get('message', '')}"

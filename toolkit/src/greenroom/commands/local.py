@@ -54,7 +54,7 @@ def run(
     port: Port = 8080,
     admin_port: AdminPort = 0,
 ) -> None:
-    """Run a ModelDeployment on this machine, with no cluster: one process, whatever replicas says.
+    """Run a ModelDeployment and its shadow on this machine, with no cluster, whatever replicas says.
 
     The file is watched. Edit version: the new one is proven beside the old one, then takes over without a
     restart; one that fails its proof changes nothing. Credentials for s3:// come from this shell's

@@ -68,6 +68,10 @@ def explain(
         str | None, typer.Option("--user", help="The user's key: user_id, or what spec.rollout.key names.")
     ] = None,
     attribute: Attributes = [],  # noqa: B006 typer copies it
+    request_id: Annotated[
+        str | None,
+        typer.Option(help="The request's X-Request-Id: tells whether a shadow is asked, too."),
+    ] = None,
     percent: Annotated[
         float | None,
         typer.Option(min=0, max=100, help="With a YAML: the share to ask about, instead of the first one."),
@@ -76,7 +80,7 @@ def explain(
     context: Context = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Say which version a user gets, and why: rules, percentage, or production.
+    """Say which version a user gets, and why: rules, percentage, or production; and whom a shadow sees.
 
     The runtime's own router decides. A pod that does not hold the version answers with production all the
     same (X-Version-Reason: fallback).
@@ -84,7 +88,9 @@ def explain(
     from greenroom.plan import explain as decide  # noqa: PLC0415
 
     flags = _flags_of(target, percent=percent, namespace=namespace, context=context)
-    found = decide(flags, user=user, context=read_attributes(attribute))
+    if request_id is not None and flags.shadow is None:
+        raise CommandError("--request-id needs a shadow: there is none, it is over, or not begun")
+    found = decide(flags, user=user, context=read_attributes(attribute), request_id=request_id)
     show(found.to_data(), output, table=lambda: _draw(found))
 
 
@@ -118,4 +124,7 @@ def _draw(found: "Explanation") -> "RenderableType":
         (f"rule {rule.name}", f"{'matches' if rule.matches else 'no'}: {rule.attribute} is {rule.found!r}")
         for rule in found.rules
     ]
-    return tabulate(("", ""), [*rows, ("why", found.why())])
+    rows.append(("why", found.why()))
+    if found.mirror is not None:
+        rows.append(("mirrored", found.mirror.why()))
+    return tabulate(("", ""), rows)

@@ -39,6 +39,8 @@ from greenroom_operator.api.predictions import (
 )
 from greenroom_operator.api.quantities import parse_quantity
 from greenroom_operator.api.rollout import Rollout, RolloutGate
+from greenroom_operator.api.shadow import MIN_MEMORY as SHADOW_MIN_MEMORY
+from greenroom_operator.api.shadow import Shadow, ShadowPlacement
 from greenroom_operator.api.times import DurationError, parse_duration
 from greenroom_operator.controller.rollout import route_users
 from greenroom_operator.resources.config import build_runtime_config
@@ -49,6 +51,8 @@ MAX_BYTES = 1024 * 1024
 _NAME = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 _RATIO = re.compile(r"[0-9]{1,3}([.][0-9]{1,3})?")
 _VERSION = re.compile(names.VERSION_PATTERN)
+_SHARE = re.compile(r"[0-9]{1,3}([.][0-9]{1,4})?")
+_TOLERANCE = re.compile(r"[0-9]{1,9}([.][0-9]{1,12})?")
 
 
 class ManifestError(LocalError):
@@ -150,6 +154,8 @@ def _rules(deployment: ModelDeployment) -> list[str]:
     problems += _log_rules(spec.prediction_log)
     if spec.rollout is not None:
         problems += [f"spec.rollout: {problem}" for problem in _rollout_rules(spec.rollout)]
+    if spec.shadow is not None:
+        problems += [f"spec.shadow{problem}" for problem in _shadow_rules(spec.shadow)]
     if spec.features is not None:
         problems += [f"spec.features{problem}" for problem in _feature_rules(spec.features)]
     return problems or _build_rules(deployment)
@@ -189,10 +195,55 @@ def _rollout_rules(rollout: Rollout) -> list[str]:
 
 def _gate_rules(gate: RolloutGate | None) -> list[str]:
     ratios = () if gate is None else (gate.max_error_ratio, gate.max_latency_ratio)
+    return [f"gate: {problem}" for ratio in ratios for problem in _ratio_rules(ratio)]
+
+
+def _ratio_rules(ratio: str) -> list[str]:
+    if _RATIO.fullmatch(ratio) and 1 < float(ratio) <= 100:  # noqa: PLR2004
+        return []
+    return [f'{ratio!r}: a ratio is a number above 1 and at most 100 in quotes, such as "1.5"']
+
+
+def _shadow_rules(shadow: Shadow) -> list[str]:
+    """Check what the CRD says of a shadow in CEL."""
+    problems, gate = [], shadow.gate
+    if shadow.version in (names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS) or not _VERSION.fullmatch(
+        shadow.version
+    ):
+        problems.append(f".version: {shadow.version!r} is no version's name: write one such as v3")
+    if round(shadow.percent, 2) != shadow.percent:
+        problems.append(".percent: a percentage has at most two decimals, such as 10 or 0.5")
+    if not _TOLERANCE.fullmatch(shadow.tolerance):
+        problems.append(
+            f".tolerance: {shadow.tolerance!r}: a tolerance is a number of at least 0 in quotes, such as "
+            '"0.1" or "0"'
+        )
+    for place, share in (
+        ("maxDisagreementPercent", gate.max_disagreement_percent),
+        ("maxErrorPercent", gate.max_error_percent),
+    ):
+        if not (_SHARE.fullmatch(share) and 0 < float(share) < 100):  # noqa: PLR2004 percent
+            problems.append(
+                f".gate.{place}: {share!r}: a share that is tolerated is a percentage above 0 and below 100 "
+                'in quotes, such as "0.1"'
+            )
+    problems += [f".gate.maxLatencyRatio: {problem}" for problem in _ratio_rules(gate.max_latency_ratio)]
+    if shadow.replicas is not None and shadow.placement is ShadowPlacement.SIDECAR:
+        problems.append(": a sidecar is in every pod: remove replicas, or set placement: Deployment")
+    return problems + _memory_rules(shadow)
+
+
+def _memory_rules(shadow: Shadow) -> list[str]:
+    if shadow.resources is None:
+        return []
+    limit = str((shadow.resources.get("limits") or {}).get("memory", ""))
+    try:
+        if parse_quantity(limit) >= parse_quantity(SHADOW_MIN_MEMORY):
+            return []
+    except ValueError:
+        pass
     return [
-        f'gate: {ratio!r}: a ratio is a number above 1 and at most 100 in quotes, such as "1.5"'
-        for ratio in ratios
-        if not (_RATIO.fullmatch(ratio) and 1 < float(ratio) <= 100)  # noqa: PLR2004
+        f".resources: a shadow needs limits.memory of at least {SHADOW_MIN_MEMORY}, or leave resources out"
     ]
 
 

@@ -1,4 +1,4 @@
-"""One serving process on this machine: the real runtime, in a state directory of its own."""
+"""The processes of one model on this machine: the real runtime and the real shadow, in a state directory."""
 
 import http.client
 import json
@@ -9,12 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from greenroom.local.errors import LocalError
 from greenroom_runtime.contract import names
@@ -22,6 +22,7 @@ from greenroom_runtime.contract.bundle import BUNDLE_FILE, Value
 from greenroom_runtime.contract.config import RuntimeConfig
 from greenroom_runtime.contract.flags import FlagStore, dump_flags
 from greenroom_runtime.contract.report import MAX_BYTES, PodReport
+from greenroom_runtime.contract.shadow import ShadowReport
 
 HOST = "127.0.0.1"
 POD = "local"
@@ -33,6 +34,7 @@ _PACKAGES = (
     "aiohttp",
     "httptools",
     "mmh3",
+    "msgspec",
     "numpy",
     "obstore",
     "onnxruntime",
@@ -43,78 +45,18 @@ _PACKAGES = (
     "uvloop",
 )
 """What the runtime needs beyond a plain installation."""
+_SOCKET_PATH_BYTES: Final = 90
+"""What the path of a Unix socket may have, less what the shadow adds to it until it listens."""
+Report = TypeVar("Report", bound=BaseModel)
 
 
-class LocalRuntime:
-    """Starts, asks and stops the runtime. Its directory is removed when the ``with`` block ends."""
+class LocalProcess:
+    """One process: in a terminal group of its own, so that Ctrl-C reaches us alone."""
 
-    def __init__(self, *, port: int, admin_port: int) -> None:
-        for package in _PACKAGES:
-            if find_spec(package) is None:
-                raise LocalError(f"{package} is missing: pip install 'greenroom[toolkit]'")
-        self.port = _usable(port, option="--port")
-        self.admin_port = _usable(admin_port, option="--admin-port", apart_from=self.port)
-        self._state = Path(tempfile.mkdtemp(prefix="greenroom-"))  # last: whatever is refused leaves nothing
-        self._flags = self._state / "flags"
-        self.output = self._state / "runtime.log"
+    def __init__(self, output: Path) -> None:
+        self.output = output
         """What the process prints."""
-        self.predictions = self._state / "predictions"
-        """The prediction log's segments."""
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self._flags.mkdir()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-        shutil.rmtree(self._state, ignore_errors=True)
-
-    @property
-    def url(self) -> str:
-        """Where predictions are asked for."""
-        return f"http://{HOST}:{self.port}"
-
-    @property
-    def pid(self) -> int | None:
-        """The serving process, None while there is none."""
-        return self._process.pid if self._process else None
-
-    def localize(self, config: RuntimeConfig) -> RuntimeConfig:
-        """Return the configuration with this machine's places; there is no Service to drain for."""
-        log = config.prediction_log
-        return config.model_copy(
-            update={
-                "prediction_log": log and log.model_copy(update={"directory": str(self.predictions)}),
-                "models_dir": str(self._state / "models"),
-                "flags_path": str(self._flags / names.FLAGS_FILE),
-                "host": HOST,
-                "http_port": self.port,
-                "admin_port": self.admin_port,
-                "drain_seconds": 0.0,
-            }
-        )
-
-    def write_flags(self, flags: FlagStore) -> None:
-        """Replace the flag store in one step, as kubelet does."""
-        new = self._flags / f".{names.FLAGS_FILE}.new"
-        new.write_text(dump_flags(flags), encoding="utf-8")
-        new.replace(self._flags / names.FLAGS_FILE)
-
-    def start(self, config: RuntimeConfig, *, environment: Mapping[str, str]) -> None:
-        """Start the process; its own terminal group, so that Ctrl-C reaches us alone."""
-        path = self._state / names.CONFIG_FILE
-        path.write_text(config.to_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "greenroom_runtime", "--config", str(path)]
-        with self.output.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, **environment, names.ENV_POD_NAME: POD},
-            )
 
     def exit_code(self) -> int | None:
         """Return the code that the process ended with, None while it runs."""
@@ -139,26 +81,156 @@ class LocalRuntime:
             self._process.kill()
             self._process.wait()
 
+    def _run(self, command: Sequence[str], *, environment: Mapping[str, str]) -> None:
+        with self.output.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **environment, names.ENV_POD_NAME: POD},
+            )
+
+
+class LocalRuntime(LocalProcess):
+    """Starts, asks and stops the runtime. Its directory is removed when the ``with`` block ends."""
+
+    def __init__(self, *, port: int, admin_port: int) -> None:
+        for package in _PACKAGES:
+            if find_spec(package) is None:
+                raise LocalError(f"{package} is missing: pip install 'greenroom[toolkit]'")
+        self.port = _usable(port, option="--port")
+        self.admin_port = _usable(admin_port, option="--admin-port", apart_from=self.port)
+        self.state = Path(tempfile.mkdtemp(prefix="greenroom-"))  # last: whatever is refused leaves nothing
+        """All files of the processes."""
+        super().__init__(self.state / "runtime.log")
+        self._flags = self.state / "flags"
+        self.predictions = self.state / "predictions"
+        """The prediction log's segments."""
+
+    def __enter__(self) -> Self:
+        self._flags.mkdir()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    @property
+    def url(self) -> str:
+        """Where predictions are asked for."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The serving process, None while there is none."""
+        return self._process.pid if self._process else None
+
+    def localize(self, config: RuntimeConfig) -> RuntimeConfig:
+        """Return the configuration with this machine's places; there is no Service to drain for."""
+        log = config.prediction_log
+        return config.model_copy(
+            update={
+                "prediction_log": log and log.model_copy(update={"directory": str(self.predictions)}),
+                "models_dir": str(self.state / "models"),
+                "flags_path": str(self._flags / names.FLAGS_FILE),
+                "host": HOST,
+                "http_port": self.port,
+                "admin_port": self.admin_port,
+                "drain_seconds": 0.0,
+            }
+        )
+
+    def write_flags(self, flags: FlagStore) -> None:
+        """Replace the flag store in one step, as kubelet does."""
+        new = self._flags / f".{names.FLAGS_FILE}.new"
+        new.write_text(dump_flags(flags), encoding="utf-8")
+        new.replace(self._flags / names.FLAGS_FILE)
+
+    def start(self, config: RuntimeConfig, *, environment: Mapping[str, str]) -> None:
+        """Start the process."""
+        path = self.state / names.CONFIG_FILE
+        path.write_text(config.to_json(), encoding="utf-8")
+        self._run(["greenroom_runtime", "--config", str(path)], environment=environment)
+
     def report(self) -> PodReport | None:
         """Return what the process says of itself, None while it does not answer."""
-        connection = http.client.HTTPConnection(HOST, self.admin_port, timeout=_ANSWER_SECONDS)
-        try:
-            connection.request("GET", names.REPORT_PATH)
-            return PodReport.model_validate_json(connection.getresponse().read(MAX_BYTES + 1))
-        except (OSError, http.client.HTTPException, ValidationError):
-            return None
-        finally:
-            connection.close()
+        return _ask(self.admin_port, PodReport)
 
     def example_features(self, version: str) -> dict[str, Value]:
         """Return features that the version was trained with, to try it; empty where it names none."""
         try:
-            path = self._state / "models" / version / BUNDLE_FILE
+            path = self.state / "models" / version / BUNDLE_FILE
             bundle: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             rows = bundle.get("warmup") or [{}]
             return dict(rows[0])
         except (OSError, ValueError):
             return {}
+
+
+class LocalShadow(LocalProcess):
+    """Starts, asks and stops the shadow's supervisor, which looks after the process with the version."""
+
+    def __init__(self, state: Path) -> None:
+        """Keep all files below ``state``, whose owner removes them."""
+        super().__init__(state / "shadow.log")
+        self._state = state
+        self._frames_port = _usable(0, option="")
+        self.port = _usable(0, option="")
+        """Where it reports."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where it says how it is."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def predictions(self) -> Path:
+        """Its prediction log's segments."""
+        return self._state / "shadow-predictions"
+
+    def localize(self, config: RuntimeConfig) -> RuntimeConfig:
+        """Return the serving process's configuration with this machine's way to the shadow, if it has one."""
+        if config.shadow is None:
+            return config
+        path = self._state / "frames.sock"
+        beside = config.shadow.address.startswith("unix:") and len(os.fsencode(path)) <= _SOCKET_PATH_BYTES
+        address = f"unix:{path}" if beside else f"tcp:{HOST}:{self._frames_port}"
+        places = {"address": address, "predictions_dir": str(self.predictions)}
+        return config.model_copy(update={"shadow": config.shadow.model_copy(update=places)})
+
+    def start(self, config: RuntimeConfig, *, memory_bytes: int, environment: Mapping[str, str]) -> None:
+        """Start the supervisor with the serving process's configuration, and with models of its own."""
+        own = config.model_copy(update={"models_dir": str(self._state / "shadow-models")})
+        path = self._state / "shadow.json"
+        path.write_text(own.to_json(), encoding="utf-8")
+        ports = ["--port", str(self.port), "--frames-port", str(self._frames_port)]
+        self._run(
+            ["greenroom_runtime.shadow", "--config", str(path), *ports],
+            environment={**environment, names.ENV_MEMORY_LIMIT: str(memory_bytes)},
+        )
+
+    def report(self) -> ShadowReport | None:
+        """Return what the supervisor says, None while it does not answer."""
+        return _ask(self.port, ShadowReport)
+
+
+def _ask(port: int, kind: type[Report]) -> Report | None:
+    connection = http.client.HTTPConnection(HOST, port, timeout=_ANSWER_SECONDS)
+    try:
+        connection.request("GET", names.REPORT_PATH)
+        return kind.model_validate_json(connection.getresponse().read(MAX_BYTES + 1))
+    except (OSError, http.client.HTTPException, ValidationError):
+        return None
+    finally:
+        connection.close()
 
 
 def curl_line(url: str, features: Mapping[str, Value]) -> str:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from greenroom.local.errors import LocalError
 from greenroom.local.manifest import ManifestError, parse_manifest, read_manifest
-from greenroom.local.process import POD, LocalRuntime
+from greenroom.local.process import POD, LocalRuntime, LocalShadow
 from greenroom.local.screen import Screen
 from greenroom.local.serve import greet
+from greenroom.local.shadow import ShadowRun
 from greenroom.local.stop import StopSignal
 from greenroom_operator.api.modeldeployment import ModelDeployment, ModelDeploymentStatus, PromotionState
 from greenroom_operator.api.predictions import PredictionSink
 from greenroom_operator.api.rollout import RolloutState, RolloutStatus
+from greenroom_operator.api.shadow import ShadowPlacement
 from greenroom_operator.api.source import CLAIM_SCHEME, SOURCE_SCHEMES
 from greenroom_operator.api.times import parse_duration
 from greenroom_operator.controller.actions import Action, Verb, find_action, find_objection
@@ -47,9 +49,17 @@ def run_deployment(manifest: Path, *, source: str | None, port: int, admin_port:
         content = read_manifest(manifest)
         deployment = parse_manifest(content, path=manifest)
         uri = source_uri(deployment, source=source)
-        with LocalRuntime(port=port, admin_port=admin_port) as runtime:
+        with (
+            LocalRuntime(port=port, admin_port=admin_port) as runtime,
+            LocalShadow(runtime.state) as shadow,
+        ):
             local = LocalDeployment(
-                manifest=manifest, deployment=deployment, source=source, runtime=runtime, screen=screen
+                manifest=manifest,
+                deployment=deployment,
+                source=source,
+                runtime=runtime,
+                shadow=ShadowRun(process=shadow, screen=screen),
+                screen=screen,
             )
             local.seen = _fingerprint(content)
             local.handled = deployment.status.last_handled_action  # of an object as a cluster printed it
@@ -100,6 +110,7 @@ class LocalDeployment:
     deployment: ModelDeployment
     source: str | None
     runtime: LocalRuntime
+    shadow: ShadowRun
     screen: Screen
     seen: str = ""
     """Fingerprint of the manifest's content that was last taken or complained of."""
@@ -142,6 +153,10 @@ class LocalDeployment:
             self.screen.line(f"          from this shell's environment: {', '.join(secrets)}", kind="quiet")
         if place := self._place_of_predictions():
             self.screen.line(f"          predictions are recorded {place}", kind="quiet")
+        if spec.shadow is not None and spec.shadow.placement is ShadowPlacement.DEPLOYMENT:
+            self.screen.line(
+                "          the shadow has pods of its own in a cluster, one process here", kind="quiet"
+            )
         if self._keeps_hands_off(self.deployment):
             self.screen.line(f"          {_HANDS_OFF}", kind="quiet")
 
@@ -224,15 +239,21 @@ class LocalDeployment:
         report = self.runtime.report() if self.config is not None and self.restart_at is None else None
         before, production = self.promotion, self.flags.production if self.flags else ""
         routed = self.rollout
-        action = self._take_action()
-        plan = plan_release(self._world(report, action), self._wanted_rollout(action), now=datetime.now(UTC))
+        action, config = self._take_action(), self._wanted_config()
+        world = self._world(report, action)
+        self.shadow.look()
+        shadow = self.shadow.ask(self.deployment, rolling=config != self.config, action=action)
+        plan = plan_release(world, self._wanted_rollout(action), now=datetime.now(UTC), shadow=shadow)
         if plan.flags != self.flags:
             self.runtime.write_flags(plan.flags)
         self.flags, self.promotion, self.rollout = plan.flags, plan.promotion, plan.rollout
         self._say_rollout(routed)
         self._say_share(report)
-        started = self._run_process()
+        self.shadow.take(self.deployment, world.pods[0], plan)
+        started = self._run_process(config)
+        self.shadow.run_process(self.deployment, config, environment=self._environment())
         self._say_promotion(before, production=production)
+        self.shadow.say(plan.flags, served=report.revision if report and report.ready else "")
         if report is not None and not started:  # else it is the report of the process before
             self._say_production(report)
 
@@ -271,11 +292,16 @@ class LocalDeployment:
         spec = self.deployment.spec.rollout
         return RolloutInput(spec=spec, progress=self.rollout, salt=salt, action=action)
 
-    def _run_process(self) -> bool:
-        """Start the process where it should run and does not, or should run with another configuration."""
+    def _wanted_config(self) -> RuntimeConfig:
         uri = source_uri(self.deployment, source=self.source)
         wanted = build_runtime_config(self.deployment).model_copy(update={"source_uri": uri})
-        wanted = self.runtime.localize(wanted)
+        return self.shadow.process.localize(self.runtime.localize(wanted))
+
+    def _environment(self) -> dict[str, str]:
+        return {entry.name: entry.value for entry in self.deployment.spec.env if entry.value is not None}
+
+    def _run_process(self, wanted: RuntimeConfig) -> bool:
+        """Start the process where it should run and does not, or should run with another configuration."""
         due = self.restart_at is not None and time.monotonic() >= self.restart_at
         if wanted == self.config and not due:
             return False
@@ -284,8 +310,7 @@ class LocalDeployment:
                 "busy", "the configuration changed: a cluster would roll its pods, here the process restarts"
             )
             self.runtime.stop()
-        values = {entry.name: entry.value for entry in self.deployment.spec.env if entry.value is not None}
-        self.runtime.start(wanted, environment=values)
+        self.runtime.start(wanted, environment=self._environment())
         self.config, self.started, self.restart_at, self.greeted = wanted, time.monotonic(), None, ""
         return True
 
@@ -317,6 +342,8 @@ class LocalDeployment:
         share = f"{after.version} serves {spell_percent(after.hundredths)} % of users"
         self.unsaid = None
         match after.state:
+            case RolloutState.WAITING_FOR_SHADOW:
+                self.screen.event("note", f"the rollout of {after.version} waits: {after.message}")
             case RolloutState.PREPARING:
                 self.screen.event("busy", f"preparing {after.version} for its rollout …")
             case RolloutState.REFUSED | RolloutState.ABORTED:
