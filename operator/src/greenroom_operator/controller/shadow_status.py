@@ -230,7 +230,7 @@ def _find_state(observed: Observed, plan: ReleasePlan, progress: ShadowProgress)
     if trouble := _find_trouble(observed, progress, present):
         return ShadowState.BROKEN, trouble
     held = [view for view in present if _has(view, progress)]
-    if not progress.compares or not held:
+    if not progress.compares or not progress.digest or not held:  # what is pinned is counted anew
         return ShadowState.PREPARING, _tell_preparation(progress, present)
     if waiting := _tell_wait(observed, plan, progress):
         return ShadowState.WAITING, waiting
