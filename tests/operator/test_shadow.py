@@ -352,7 +352,7 @@ def test_retry_has_shadows_try_again() -> None:
     assert before.shadow is not None
     assert shadowed.mirrored.epoch != before.shadow.epoch
     assert shadowed.condition(HEALTHY) == ("True", "Waiting")
-    assert "ShadowRecovered" in shadowed.reasons
+    assert shadowed.reasons[-2:] == ["ShadowBroken", "Comparing"]
     assert shadowed.objections == []
 
 

@@ -198,9 +198,14 @@ class Reconciler:
         """Return what shadows say, those included that are gone and whose numbers are still to be added."""
         if deployment.spec.shadow is None:
             return []
-        present = {pod["metadata"]["uid"]: pod["metadata"]["name"] for pod in pods if _find_address(pod)}
-        known = read_shadow(deployment.status)
-        left = known.counted.shadows.keys() - present.keys() if known is not None else set()
+        remembered = read_shadow(deployment.status)
+        known = remembered.counted.shadows.keys() if remembered is not None else set()
+        present = {
+            pod["metadata"]["uid"]: pod["metadata"]["name"]
+            for pod in pods
+            if _find_address(pod) or pod["metadata"]["uid"] in known
+        }
+        left = known - present.keys()
         gone = [self._view_shadow(uid, "", gone=True) for uid in sorted(left)]
         return [*(self._view_shadow(uid, pod) for uid, pod in present.items()), *gone]
 

@@ -125,7 +125,7 @@ def _current(wanted: ShadowInput, flags: FlagStore) -> ShadowProgress:
     """Return the shadow under way, or begin one: for another version, or where a person asks again."""
     version, known, told = wanted.spec.version, wanted.progress, flags.shadow
     if known is None or known.over or known.version != version:
-        counted = known.counted if known is not None else Counted()
+        counted = known.counted.begin() if known is not None else Counted()
         if known is None and told is not None and told.version == version:
             # Status was lost: what shadows count is kept.
             known = ShadowProgress(
@@ -139,14 +139,16 @@ def _current(wanted: ShadowInput, flags: FlagStore) -> ShadowProgress:
     attempt = content_hash(action.text, length=8)
     if known.attempt == attempt:
         return known
-    return ShadowProgress(version=version, attempt=attempt, counted=known.counted)
+    return ShadowProgress(version=version, attempt=attempt, counted=known.counted.begin())
 
 
 def _is_held(version: str, views: Sequence[ShadowView]) -> bool:
-    """Whether a shadow that lives has not let go of the version yet."""
-    reports = [view.report for view in views if view.report and view.report.running and not view.gone]
+    """Whether a shadow that lives has not let go of the version yet, or has not been heard."""
+    present = [view for view in views if not view.gone]
+    reports = [view.report for view in present if view.report and view.report.running]
     held = [report.process.version for report in reports if report.process]
-    return any(one is not None and one.name == version for one in held)
+    unheard = any(view.unheard for view in present)
+    return unheard or any(one is not None and one.name == version for one in held)
 
 
 def _pin(progress: ShadowProgress, views: Sequence[ShadowView], flags: FlagStore) -> ShadowProgress:

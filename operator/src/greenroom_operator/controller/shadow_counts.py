@@ -57,6 +57,11 @@ class ShadowView:
     gone: bool = False
     """Whether its pod is no more: what it told last is still to be counted."""
 
+    @property
+    def unheard(self) -> bool:
+        """Whether it is there and has not had the time to say anything, as when the operator starts."""
+        return self.report is None and not self.silent and not self.gone
+
 
 @dataclass(frozen=True, kw_only=True)
 class Told:

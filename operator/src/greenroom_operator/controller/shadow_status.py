@@ -222,13 +222,15 @@ def _find_state(observed: Observed, plan: ReleasePlan, progress: ShadowProgress)
     """Return the state, and why it is that one; what was known stays until shadows have had time to speak."""
     before = observed.deployment.status.shadow
     present = [view for view in observed.shadows if not view.gone]
+    if progress.halted:
+        return ShadowState.PREPARING, _tell_preparation(progress, present)
     known = before is not None and (before.version, before.epoch) == (progress.version, progress.epoch)
-    if before is not None and known and any(view.report is None and not view.silent for view in present):
+    if before is not None and known and any(view.unheard for view in present):
         return before.state, (before.error or before.message or "")
     if trouble := _find_trouble(observed, progress, present):
         return ShadowState.BROKEN, trouble
     held = [view for view in present if _has(view, progress)]
-    if not progress.compares or not held:
+    if not progress.compares or not progress.digest or not held:  # what is pinned is counted anew
         return ShadowState.PREPARING, _tell_preparation(progress, present)
     if waiting := _tell_wait(observed, plan, progress):
         return ShadowState.WAITING, waiting
@@ -415,10 +417,8 @@ def _find_verdict(old: ShadowStatus | None, new: ShadowStatus) -> Transition | N
 def _find_health(
     old: ShadowStatus | None, new: ShadowStatus, after: ModelDeploymentStatus
 ) -> Transition | None:
-    was, is_now = old is not None and old.state is ShadowState.BROKEN, new.state is ShadowState.BROKEN
-    if was == is_now:
-        return None
-    if is_now:
+    state = old.state if old is not None else ShadowState.PREPARING
+    if new.state is ShadowState.BROKEN and state is not ShadowState.BROKEN:
         condition = find_condition(after.conditions, ConditionType.SHADOW_HEALTHY)
         message = condition.message if condition else new.error or ""
         return Transition(
@@ -426,8 +426,13 @@ def _find_health(
             reason=Reason.SHADOW_BROKEN.value,
             message=clip(f"{message}; answers are not affected"),
         )
-    if new.state is ShadowState.OVER:
+    if new.state not in (ShadowState.COMPARING, ShadowState.WAITING):
         return None
-    return Transition(
-        warning=False, reason=Reason.SHADOW_RECOVERED.value, message=f"the shadow {new.version} works again"
-    )
+    news = {
+        ShadowState.BROKEN: (Reason.SHADOW_RECOVERED, "works again"),
+        ShadowState.PREPARING: (Reason.COMPARING, "is proven: its answers are compared with production's"),
+    }
+    if state not in news:
+        return None
+    reason, told = news[state]
+    return Transition(warning=False, reason=reason.value, message=f"the shadow {new.version} {told}")
