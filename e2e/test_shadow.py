@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("operator")
 REPLICAS = 2
 RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "320Mi"}}
 LENIENT = {
+    "minDuration": "0s",
     "minRequests": 50,
     "maxDisagreementPercent": "30",
     "maxErrorPercent": "20",
@@ -33,7 +34,13 @@ USERS = [f"user-{number}" for number in range(600)]
 
 def shadow(version: str, **more: Any) -> dict[str, Any]:
     """Return the member ``shadow`` of a spec, by which labels alone are compared."""
-    return {"version": version, "resources": RESOURCES, "tolerance": "1", **more}
+    return {
+        "version": version,
+        "resources": RESOURCES,
+        "tolerance": "1",
+        "gate": {"minDuration": "0s"},
+        **more,
+    }
 
 
 @contextmanager
@@ -244,18 +251,21 @@ def test_a_shadow_says_what_it_saw(penguins: Penguins, terminal: Terminal, model
 
 
 def until_ready(penguins: Penguins, version: str) -> None:
-    """Wait until each pod's shadow holds a version, and obeys the flag store."""
+    """Wait until the version's bytes are pinned, and all pods and their shadows compare under that epoch."""
+    penguins.until(lambda found: "digest" in found.get("status", {}).get("shadow", {}))
+    flags = penguins.flags
+    assert flags.shadow is not None
+    epoch = flags.shadow.epoch
 
     def holds(reports: dict[str, ShadowReport]) -> bool:
-        held = [
-            one.process.version
-            for one in reports.values()
-            if one.process is not None and one.process.version is not None
-        ]
-        ready = [one for one in held if (one.name, one.state) == (version, VersionState.READY)]
-        return len(ready) == REPLICAS
+        told = [one.process for one in reports.values() if one.process is not None]
+        ready = [one for one in told if one.version and one.version.state is VersionState.READY]
+        return [(one.epoch, one.version.name) for one in ready if one.version] == [
+            (epoch, version)
+        ] * REPLICAS
 
     penguins.until_shadows(holds)
+    penguins.until_reported(lambda reports: all(one.revision == flags.revision for one in reports.values()))
 
 
 def test_a_shadow_comes_changes_and_goes_under_load(

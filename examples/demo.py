@@ -44,8 +44,8 @@ SHARES = (10, 50)
 TOLERANCE = 0.1
 """Probabilities further apart than this disagree."""
 SHADOW = (
-    f'{{version: v2, tolerance: "{TOLERANCE}", gate: {{minRequests: 500, maxDisagreementPercent: "12", '
-    'maxErrorPercent: "1", maxLatencyRatio: "20"}}'
+    f'{{version: v2, tolerance: "{TOLERANCE}", gate: {{minDuration: 0s, minRequests: 500, '
+    'maxDisagreementPercent: "12", maxErrorPercent: "1", maxLatencyRatio: "20"}}'
 )
 """Bounds that hundreds of users prove, on whatever machine: 0.1 % of errors would take thousands."""
 SHADOWED_TIMES = 10

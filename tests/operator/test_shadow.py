@@ -24,10 +24,13 @@ HEALTHY, READY, DEGRADED = ConditionType.SHADOW_HEALTHY, ConditionType.READY, Co
 PROGRESSING, STALLED = ConditionType.PROGRESSING, ConditionType.STALLED
 
 
-def stage(*, rollout: dict[str, Any] | None = None, **shadow: Any) -> Stage:
-    """Return a steady v2 with a shadow of v4."""
+def stage(
+    *, rollout: dict[str, Any] | None = None, gate: dict[str, Any] | None = None, **shadow: Any
+) -> Stage:
+    """Return a steady v2 with a shadow of v4, whose gate decides as soon as it can."""
     steady = Stage().settle()
-    return steady.edit(shadow={"version": "v4"} | shadow, rollout=rollout)
+    at_once = {"minDuration": "0s"} | (gate or {})
+    return steady.edit(shadow={"version": "v4", "gate": at_once} | shadow, rollout=rollout)
 
 
 def waiting(**shadow: Any) -> Stage:
@@ -216,6 +219,36 @@ def test_pods_that_are_replaced_for_another_reason_go_on_counting() -> None:
     shadowed.rolling = True
     shadowed.wait(60)
     assert shadowed.mirrored is not None
+    assert shadowed.shadow.verdict == "Pass"
+
+
+@pytest.mark.parametrize(("told", "verdict"), [("agreeing", "Pass"), ("differing", "Fail")])
+def test_there_is_no_verdict_before_its_time(told: str, verdict: str) -> None:
+    """What is proven within minDuration is told, with the time from when on it counts, and decides then."""
+    shadowed = stage(gate={"minDuration": "5m"})
+    shadowed.shadows["churn-a"] = {"agreeing": agreeing, "differing": differing}[told]()
+    shadowed.wait(280)
+    assert shadowed.shadow.verdict == "Inconclusive"
+    assert "no verdict before 20" in (shadowed.shadow.message or "")
+    assert not {"ShadowPassed", "ShadowFailed"} & set(shadowed.reasons)
+
+    shadowed.wait(30)
+
+    assert shadowed.shadow.verdict == verdict
+    assert "no verdict before" not in (shadowed.shadow.message or "")
+
+
+def test_another_comparison_begins_its_time_anew() -> None:
+    """MinDuration is of what is compared now: another production has its own five minutes."""
+    shadowed = stage(gate={"minDuration": "5m"})
+    shadowed.wait(290)
+    shadowed.edit(version="v3")
+    shadowed.shadows["churn-a"] = agreeing()
+    shadowed.wait(60)
+    assert shadowed.shadow.verdict == "Inconclusive"
+
+    shadowed.wait(280)
+
     assert shadowed.shadow.verdict == "Pass"
 
 
@@ -428,7 +461,7 @@ def test_three_ends_in_an_epoch_fail_the_shadow() -> None:
     shadowed = stage()
     shadowed.shadows["churn-b"] = ShadowLife(ends=2)
     shadowed.wait(5)
-    shadowed.edit(shadow={"version": "v5"})
+    shadowed.edit(shadow={"version": "v5", "gate": {"minDuration": "0s"}})
     shadowed.shadows["churn-b"] = ShadowLife(ends=4)
     shadowed.wait(5)
     assert shadowed.shadow.verdict == "Inconclusive"
@@ -565,7 +598,11 @@ def test_what_has_begun_does_not_wait_again() -> None:
     shadowed = passed(waiting())
     shadowed.shadows.clear()
     shadowed.edit(
-        shadow={"version": "v4", "onSuccess": "Rollout", "gate": {"maxLatencyRatio": "3"}},
+        shadow={
+            "version": "v4",
+            "onSuccess": "Rollout",
+            "gate": {"maxLatencyRatio": "3", "minDuration": "0s"},
+        },
     )
     failed(shadowed)
     assert shadowed.shadow.verdict == "Fail"

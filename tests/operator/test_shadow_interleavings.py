@@ -46,7 +46,7 @@ class Play:
 
     def shadow(self, version: str, success: str, ratio: str) -> None:
         """Edit spec.shadow."""
-        gate = {"maxLatencyRatio": ratio}
+        gate = {"maxLatencyRatio": ratio, "minDuration": "0s"}
         self._edit(shadow={"version": version, "onSuccess": success, "gate": gate})
 
     def unshadow(self) -> None:

@@ -19,7 +19,10 @@ from tests.support.examples import EXAMPLES, TrainedExample
 from tests.toolkit.command import PATIENCE_SECONDS, Command, children, predict
 
 MANIFEST = (EXAMPLES / "penguins" / "modeldeployment.yaml").read_text()
-GATE = '{minRequests: 400, maxDisagreementPercent: "20", maxErrorPercent: "1", maxLatencyRatio: "100"}'
+GATE = (
+    '{minDuration: 0s, minRequests: 400, maxDisagreementPercent: "20", maxErrorPercent: "1", '
+    'maxLatencyRatio: "100"}'
+)
 """Bounds that are proven by some hundred requests, on a machine that is busy with other things."""
 TOLERANCE = 0.1
 

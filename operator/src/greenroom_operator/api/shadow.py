@@ -6,13 +6,21 @@ from typing import Annotated, Any, Final
 from pydantic import ConfigDict, Field
 
 from greenroom_operator.api.base import ApiModel, Rule, list_map, rules
-from greenroom_operator.api.fields import Message, ModelVersion, ResourceRequirements, Timestamp, Word
+from greenroom_operator.api.fields import (
+    Duration,
+    Message,
+    ModelVersion,
+    ResourceRequirements,
+    Timestamp,
+    Word,
+    between,
+)
 from greenroom_operator.api.rollout import Percent, Ratio
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flag_forms import MAX_VALUE_LENGTH
 from greenroom_runtime.contract.shadow_flag import MAX_SEGMENTS
 
-MIN_MEMORY: Final = "160Mi"
+MIN_MEMORY: Final = "192Mi"
 DEFAULT_RESOURCES: Final[dict[str, Any]] = {
     "requests": {"cpu": "50m", "memory": "192Mi"},
     "limits": {"memory": "512Mi"},
@@ -62,6 +70,9 @@ class ShadowGate(ApiModel):
 
     min_requests: Annotated[int, Field(ge=0, le=1_000_000_000)] = 1000
     """Requests that the shadow must have been given before it passes. Default 1000."""
+    min_duration: Annotated[Duration, between("0s", "168h")] = "5m"
+    """How long answers must have been compared before there is a verdict, such as 5m: a minute that is
+    unlike others should not decide. Default 5m."""
     max_disagreement_percent: Share = "2"
     """Share of users, in percent and in quotes, whose first answer may disagree with production's. Default
     "2"."""
@@ -175,6 +186,8 @@ class ShadowStatus(ApiModel):
     """What is wrong with it; only while it is Broken."""
     epoch: Annotated[str, Field(max_length=200)] | None = None
     """Names what is compared; another one begins to count anew."""
+    start_time: Timestamp | None = None
+    """When that began."""
     attempt: Word | None = None
     """The newest action retry that it was begun anew for, for the operator itself."""
     evidence: Annotated[str, Field(max_length=EVIDENCE_MAX_LENGTH)] | None = None

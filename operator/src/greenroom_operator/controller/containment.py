@@ -96,7 +96,7 @@ def _covers_map(live: Mapping[str, Any], desired: Mapping[str, Any], *, quantity
 
 
 def _covers_list(live: Sequence[Any], desired: Sequence[Any], *, keys: tuple[str, ...] | None) -> bool:
-    if keys is None:
+    if keys is None or not all(isinstance(item, Mapping) for item in (*live, *desired)):
         return len(live) == len(desired) and all(map(covers, live, desired))
     by_key = {tuple(item.get(key) for key in keys): item for item in live}
     return all(covers(by_key.get(tuple(item.get(key) for key in keys)), item) for item in desired)

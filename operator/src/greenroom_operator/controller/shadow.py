@@ -13,6 +13,7 @@ from typing import Final
 from greenroom_operator.api.rollout import Rollout as RolloutSpec
 from greenroom_operator.api.shadow import Shadow as ShadowSpec
 from greenroom_operator.api.shadow import ShadowGate, ShadowSuccess
+from greenroom_operator.api.times import format_timestamp, parse_duration
 from greenroom_operator.controller.actions import Action, Verb
 from greenroom_operator.controller.gate import Outcome
 from greenroom_operator.controller.preparation import name_attempt
@@ -41,6 +42,8 @@ class ShadowProgress:
     """The pinned ``sha256:…`` of its ``bundle.json``; empty until a shadow has proven it."""
     epoch: str = ""
     """Names what is compared; empty before anything is."""
+    begun: datetime | None = None
+    """When that began; None before, and where it is not known any more."""
     attempt: str = ""
     """Names the newest action retry that it was begun anew for."""
     counted: Counted = field(default_factory=Counted)
@@ -104,7 +107,7 @@ def plan_shadow(
     compared = _name_compared(wanted, progress, flags, production=base.production)
     counted = progress.counted.observe(wanted.views, epoch=progress.epoch, mirrors=_hear_mirrors(world))
     if progress.epoch.endswith(f"#{compared}"):
-        return _judge(replace(progress, counted=counted), wanted)
+        return _judge(replace(progress, counted=counted), wanted, now=now)
     tried_again = bool(progress.attempt) and not progress.epoch
     # With another tolerance, say, old pods would count what new ones do not. What is tried again must have
     # been let go of: a shadow loads no version that it has, and none that has failed.
@@ -115,10 +118,11 @@ def plan_shadow(
         version=version,
         digest=progress.digest,
         epoch=epoch,
+        begun=now.replace(microsecond=0),  # as exactly as status remembers it
         attempt=progress.attempt,
         counted=counted.begin(),
     )
-    return _judge(fresh, wanted)
+    return _judge(fresh, wanted, now=now)
 
 
 def _current(wanted: ShadowInput, flags: FlagStore) -> ShadowProgress:
@@ -195,9 +199,9 @@ def _hear_mirrors(world: PromotionInput) -> dict[str, int | None]:
     return {pod: mirror.dropped if mirror else None for pod, mirror in told.items()}
 
 
-def _judge(progress: ShadowProgress, wanted: ShadowInput) -> ShadowProgress:
-    """Ask the gate, until it has decided."""
-    progress = replace(progress, halted=False)
+def _judge(progress: ShadowProgress, wanted: ShadowInput, *, now: datetime) -> ShadowProgress:
+    """Ask the gate, until it has decided; what it says before its time is no verdict yet."""
+    progress = replace(progress, halted=False, begun=progress.begun or now.replace(microsecond=0))
     if progress.verdict in LATCHED:
         return progress
     evidence = gather(
@@ -208,7 +212,12 @@ def _judge(progress: ShadowProgress, wanted: ShadowInput) -> ShadowProgress:
         requests=progress.counted.total.compared,
     )
     verdict = judge(evidence, to_policy(wanted.spec.gate))
-    return replace(progress, evidence=evidence, verdict=verdict.outcome, message=verdict.message)
+    outcome, message = verdict.outcome, verdict.message
+    decides = (progress.begun or now) + parse_duration(wanted.spec.gate.min_duration)
+    if outcome in LATCHED and now < decides:
+        outcome = Outcome.INCONCLUSIVE
+        message = f"no verdict before {format_timestamp(decides)}, by gate.minDuration; {message}"
+    return replace(progress, evidence=evidence, verdict=outcome, message=message)
 
 
 def _list_trials(progress: ShadowProgress, views: Sequence[ShadowView]) -> list[ShadowTrials]:

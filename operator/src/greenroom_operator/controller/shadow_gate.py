@@ -195,13 +195,14 @@ def judge(evidence: ShadowEvidence, policy: ShadowPolicy) -> ShadowVerdict:
         outcome = Outcome.PASS
     else:
         outcome = Outcome.INCONCLUSIVE
-    told = [
-        _tell_crashes(evidence),
-        _tell_requests(evidence, policy),
+    rates = [
         _tell(disagreement, hits="answered otherwise", bound=f"{policy.max_disagreement_percent:g} %"),
         _tell(errors, hits="not answered", bound=f"{policy.max_error_percent:g} %"),
         _tell(latency, hits=f"took more than {policy.max_latency_ratio:g} times as long", bound="half"),
     ]
+    failed = [text for text, each in zip(rates, outcomes, strict=True) if each is Outcome.FAIL]
+    others = [text for text in rates if text not in failed]
+    told = [*failed, _tell_crashes(evidence), _tell_requests(evidence, policy), *others]
     return ShadowVerdict(
         outcome=outcome,
         message="; ".join(filter(None, told)),
