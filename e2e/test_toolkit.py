@@ -160,3 +160,16 @@ def test_a_refused_version_is_shown_and_tried_again(penguins: Penguins, plugin: 
         )
     )
     assert plugin.data("status", NAME)["status"]["version"] == "v1"
+
+
+@pytest.mark.parametrize("placement", ["Sidecar", "Deployment"])
+def test_shadows_are_shown(placement: str, penguins: Penguins, plugin: Plugin) -> None:
+    """`status` tells of the shadow, and of each pod that has one, wherever it runs."""
+    penguins.apply(shadow={"version": "v2", "placement": placement})
+    penguins.until(lambda found: found["status"].get("shadow", {}).get("state") == "Waiting")
+    seen = plugin.data("status", NAME)
+    held = [one["report"]["process"]["version"] for one in seen["shadows"]]
+    assert [(one["name"], one["state"]) for one in held] == [("v2", "Ready")] * len(held)
+    assert len(held) == (2 if placement == "Sidecar" else 1)
+    assert len(seen["pods"]) == 2
+    assert "v2 Ready" in plugin("status", NAME)

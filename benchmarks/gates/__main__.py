@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from benchmarks.gates import cases, releases, table
@@ -26,13 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--releases", type=int, default=2000, help="of each kind; default: 2000")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="just these kinds, as the table names them")
     parser.add_argument("--seed", type=int, default=1, help="another one plays other releases; default: 1")
+    parser.add_argument(
+        "--min-duration", type=float, default=0.0, metavar="SECONDS", help="of a shadow's gate; default: 0"
+    )
     arguments = parser.parse_args(argv)
     known = {kind.name for kind in (shadow_cases.CASES if arguments.gate == "shadow" else cases.CASES)}
     if unknown := set(arguments.only or ()) - known:
         parser.error(f"no kind is named {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
     if arguments.gate == "shadow":
         head = shadow_table.HEAD
-        rows = _rows(shadow_cases.CASES, shadow_table.watch, shadow_table.row, arguments)
+        watch = partial(shadow_table.watch, min_duration=arguments.min_duration)
+        rows = _rows(shadow_cases.CASES, watch, shadow_table.row, arguments)
     else:
         head, rows = table.HEAD, _rows(cases.CASES, releases.play, table.row, arguments)
     sys.stdout.write(head)

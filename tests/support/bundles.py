@@ -252,12 +252,12 @@ def fragile_graph(bias: float = 0.0) -> bytes:
     return serialized(graph)
 
 
-def brooding_graph() -> bytes:
-    """Return an ONNX file with the regressor's signature and answers, that never ends where x2 is over 99."""
-    body = helper.make_graph(
+def _loop_body(operation: str) -> onnx.GraphProto:
+    """Return what a Loop does in each round: an operation on its one state, of a number for each row."""
+    return helper.make_graph(
         [
             helper.make_node("Identity", ["condition_in"], ["condition_out"]),
-            helper.make_node("Identity", ["state_in"], ["state_out"]),
+            helper.make_node(operation, ["state_in"], ["state_out"]),
         ],
         "body",
         [
@@ -270,6 +270,11 @@ def brooding_graph() -> bytes:
             helper.make_tensor_value_info("state_out", TensorProto.DOUBLE, [None, 1]),
         ],
     )
+
+
+def brooding_graph() -> bytes:
+    """Return an ONNX file with the regressor's signature and answers, that never ends where x2 is over 99."""
+    body = _loop_body("Identity")
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["x", "second"], ["column"], axis=1),
@@ -325,22 +330,7 @@ def hungry_graph() -> bytes:
 
 def endless_graph() -> bytes:
     """Return an ONNX file with the regressor's signature that computes for ever on any row."""
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["condition_in"], ["condition_out"]),
-            helper.make_node("Sin", ["state_in"], ["state_out"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("iteration", TensorProto.INT64, []),
-            helper.make_tensor_value_info("condition_in", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state_in", TensorProto.DOUBLE, [None, 1]),
-        ],
-        [
-            helper.make_tensor_value_info("condition_out", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state_out", TensorProto.DOUBLE, [None, 1]),
-        ],
-    )
+    body = _loop_body("Sin")
     graph = helper.make_graph(
         [
             helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=1),

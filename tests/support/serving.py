@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Self
@@ -53,6 +52,15 @@ class FlagMount:
 def flags(production: str, *others: str, **changes: Any) -> FlagStore:
     """Return a flag store with these versions resident."""
     return FlagStore(production=production, resident=(production, *others), **changes)
+
+
+def parse_log(line: bytes) -> dict[str, Any]:
+    """Return a log line's members; what is no JSON is an event of its own."""
+    try:
+        parsed: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {"event": line.decode(errors="replace").rstrip()}
+    return parsed
 
 
 class ServingProcess:
@@ -186,7 +194,4 @@ class ServingProcess:
         assert self.process.stdout is not None
         with self.process.stdout as stdout:
             for line in stdout:
-                parsed: dict[str, Any] = {"event": line.decode(errors="replace").rstrip()}
-                with suppress(ValueError):
-                    parsed = json.loads(line)
-                self.log.append(parsed)
+                self.log.append(parse_log(line))

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -24,7 +24,7 @@ from greenroom_runtime.contract.report import VersionState
 from greenroom_runtime.contract.shadow import ProcessReport, ShadowReport
 from greenroom_runtime.shadow.frame import Frame, encode_frame
 from tests.support.bundles import regress
-from tests.support.serving import DEADLINE_SECONDS, FlagMount
+from tests.support.serving import DEADLINE_SECONDS, FlagMount, parse_log
 
 HERE = Path(__file__).parent
 QUICK = {"poll": 0.01, "container": 0.02, "first_wait": 0.01, "longest_wait": 0.05, "end": 5.0}
@@ -126,9 +126,7 @@ class Supervised:
         assert self.process.stdout is not None
         with self.process.stdout as stdout:
             for line in stdout:
-                parsed: dict[str, Any] = {"event": line.decode(errors="replace").rstrip()}
-                with suppress(ValueError):
-                    parsed = json.loads(line)
+                parsed = parse_log(line)
                 self.log.append(parsed)
                 if not self._heard and parsed["event"] == "supervising":
                     self._leave.wait()

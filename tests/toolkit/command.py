@@ -14,7 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.examples import EXAMPLES
+
 PATIENCE_SECONDS = 90.0
+MANIFEST = (EXAMPLES / "penguins" / "modeldeployment.yaml").read_text()
+"""The example's ModelDeployment."""
 
 
 class Command:

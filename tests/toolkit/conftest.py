@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from tests.support.examples import TrainedExample, train_diabetes, train_penguins
+from tests.toolkit.command import MANIFEST
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +16,19 @@ def penguins(tmp_path_factory: pytest.TempPathFactory) -> TrainedExample:
 def diabetes(tmp_path_factory: pytest.TempPathFactory) -> TrainedExample:
     """Train the diabetes regressor v1 once."""
     return train_diabetes(tmp_path_factory.mktemp("diabetes"))
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Copy the example's YAML, to be edited."""
+    path = tmp_path / "modeldeployment.yaml"
+    path.write_text(MANIFEST)
+    return path
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """Make the directory that the commands take for temporary files."""
+    path = tmp_path / "state"
+    path.mkdir()
+    return path

@@ -15,10 +15,10 @@ import typer
 
 from greenroom.commands import app
 from greenroom.plan import explain, load_deployment, planned_flags
-from tests.support.examples import EXAMPLES, TrainedExample
+from tests.support.examples import TrainedExample
 from tests.support.foreign import COLUMNS, classifier_onnx, write_mlflow, write_plain
 from tests.support.upstream import feature_service
-from tests.toolkit.command import Command, predict, run_to_end
+from tests.toolkit.command import MANIFEST, Command, predict, run_to_end
 
 
 def commands(group: Any, *above: str) -> Iterator[str]:
@@ -31,23 +31,6 @@ def commands(group: Any, *above: str) -> Iterator[str]:
 
 
 COMMANDS = list(commands(typer.main.get_command(app)))
-MANIFEST = (EXAMPLES / "penguins" / "modeldeployment.yaml").read_text()
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Path:
-    """Copy the example's YAML, to be edited."""
-    path = tmp_path / "modeldeployment.yaml"
-    path.write_text(MANIFEST)
-    return path
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    """Make the directory that the commands take for temporary files."""
-    path = tmp_path / "state"
-    path.mkdir()
-    return path
 
 
 def ask_for(manifest: Path, version: str) -> None:

@@ -15,32 +15,15 @@ import pytest
 from greenroom.local.process import LocalShadow
 from greenroom_runtime.contract.config import RuntimeConfig, ShadowConfig
 from greenroom_runtime.contract.shadow import ShadowReport
-from tests.support.examples import EXAMPLES, TrainedExample
-from tests.toolkit.command import PATIENCE_SECONDS, Command, children, predict
+from tests.support.examples import TrainedExample
+from tests.toolkit.command import MANIFEST, PATIENCE_SECONDS, Command, children, predict
 
-MANIFEST = (EXAMPLES / "penguins" / "modeldeployment.yaml").read_text()
 GATE = (
     '{minDuration: 0s, minRequests: 400, maxDisagreementPercent: "20", maxErrorPercent: "1", '
     'maxLatencyRatio: "100"}'
 )
 """Bounds that are proven by some hundred requests, on a machine that is busy with other things."""
 TOLERANCE = 0.1
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Path:
-    """Copy the example's YAML, to be edited."""
-    path = tmp_path / "modeldeployment.yaml"
-    path.write_text(MANIFEST)
-    return path
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    """Make the directory that the commands take for temporary files."""
-    path = tmp_path / "state"
-    path.mkdir()
-    return path
 
 
 def ask_for(manifest: Path, shadow: str, *more: str) -> None:

@@ -55,14 +55,14 @@ def bounds(bound: float) -> Bounds:
     return Bounds(most_to_pass, fewest_to_fail)
 
 
-def gate(buckets: Counts, requests: Counts) -> Decision:
-    """Greenroom's: each bucket of users is a trial."""
+def gate(buckets: Counts, requests: Counts, *, min_duration: float = 0.0) -> Decision:
+    """Greenroom's: each bucket of users is a trial; before ``min_duration`` seconds it gives no verdict."""
 
     def judge(trials: Whole, hits: Whole, bound: float) -> tuple[Flags, Flags]:
         table = bounds(bound)
         return hits <= table.most_to_pass[trials], hits >= table.fewest_to_fail[trials]
 
-    return _decide(buckets, requests, judge)
+    return _decide(buckets, requests, judge, first_look=int(min_duration / LOOK_SECONDS))
 
 
 def z_test(_: Counts, requests: Counts) -> Decision:
@@ -102,7 +102,11 @@ def thresholds(_: Counts, requests: Counts) -> Decision:
 
 
 def _decide(
-    counts: Counts, requests: Counts, judge: Callable[[Whole, Whole, float], tuple[Flags, Flags]]
+    counts: Counts,
+    requests: Counts,
+    judge: Callable[[Whole, Whole, float], tuple[Flags, Flags]],
+    *,
+    first_look: int = 0,
 ) -> Decision:
     """Pass where all three rates do and there are enough requests, fail where any does."""
     rates = (
@@ -113,7 +117,8 @@ def _decide(
     judged = [judge(trials, hits, bound) for (trials, hits), bound in zip(rates, _BOUNDS, strict=True)]
     passed = np.logical_and.reduce([one[0] for one in judged]) & (requests.answered >= POLICY.min_requests)
     failed = np.logical_or.reduce([one[1] for one in judged])
-    return _first(np.arange(LOOKS), passed=passed, failed=failed)
+    looks = np.arange(first_look, LOOKS)
+    return _first(looks, passed=passed[first_look:], failed=failed[first_look:])
 
 
 def _first(looks: Whole, *, passed: Flags, failed: Flags) -> Decision:
@@ -124,9 +129,5 @@ def _first(looks: Whole, *, passed: Flags, failed: Flags) -> Decision:
     return Decision(outcome=Outcome.FAIL if failed[first] else Outcome.PASS, look=int(looks[first]))
 
 
-JUDGES: dict[str, Callable[[Counts, Counts], Decision]] = {
-    "gate": gate,
-    "z-test": z_test,
-    "thresholds": thresholds,
-}
+OTHERS: dict[str, Callable[[Counts, Counts], Decision]] = {"z-test": z_test, "thresholds": thresholds}
 OURS = "gate"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.gates.shadow.cases import LOOK_SECONDS, ShadowCase
-from benchmarks.gates.shadow.judges import JUDGES, OURS, Decision
+from benchmarks.gates.shadow.judges import OTHERS, OURS, Decision, gate
 from benchmarks.gates.shadow.world import ShadowWorld
 from greenroom_operator.controller.gate import Outcome
 
@@ -28,11 +28,12 @@ class Watched:
     requests: int
 
 
-def watch(case: ShadowCase, seed: Sequence[int]) -> Watched:
-    """Have each judge look at the same shadow."""
+def watch(case: ShadowCase, seed: Sequence[int], *, min_duration: float = 0.0) -> Watched:
+    """Have each judge look at the same shadow; ours gives no verdict before so many seconds."""
     world = ShadowWorld(case, seed)
     buckets, requests = world.count_buckets(), world.count_requests()
-    decisions = {name: judge(buckets, requests) for name, judge in JUDGES.items()}
+    decisions = {name: judge(buckets, requests) for name, judge in OTHERS.items()}
+    decisions[OURS] = gate(buckets, requests, min_duration=min_duration)
     look = decisions[OURS].look
     return Watched(
         decisions=decisions,

@@ -7,7 +7,7 @@ spelled out only when somebody scrapes.
 import platform
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version as distribution_version
 
@@ -23,7 +23,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from greenroom_runtime.contract.report import PodReport, VersionState
+from greenroom_runtime.contract.report import PodReport, VersionReport, VersionState
 from greenroom_runtime.models.batching import Run
 from greenroom_runtime.predictions.log import PredictionLog
 from greenroom_runtime.predictions.metrics import LogCollector
@@ -188,6 +188,17 @@ class _PredictionCollector(Collector):
         yield from families
 
 
+def build_version_states(versions: Iterable[VersionReport]) -> GaugeMetricFamily:
+    """Return the gauge that tells the state of each version."""
+    states = GaugeMetricFamily(
+        "greenroom_version_state", "1 for the state that a version is in", labels=["version", "state"]
+    )
+    for version in versions:
+        for state in VersionState:
+            states.add_metric([version.name, state], float(version.state is state))
+    return states
+
+
 class _StateCollector(Collector):
     def __init__(self, report: Callable[[], PodReport]) -> None:
         self._report = report
@@ -197,12 +208,7 @@ class _StateCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         report = self._report()
-        states = GaugeMetricFamily(
-            "greenroom_version_state", "1 for the state that a version is in", labels=["version", "state"]
-        )
-        for version in report.versions:
-            for state in VersionState:
-                states.add_metric([version.name, state], float(version.state is state))
+        states = build_version_states(report.versions)
         yield states
         yield _gauge("greenroom_ready", "Whether a production version answers", float(report.ready))
         yield _gauge(

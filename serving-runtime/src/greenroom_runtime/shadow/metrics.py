@@ -14,9 +14,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from greenroom_runtime.contract.report import VersionState
 from greenroom_runtime.contract.shadow import DIFFERENCE_BOUNDS, SECONDS_BOUNDS, ProcessReport
-from greenroom_runtime.metrics import Histogram
+from greenroom_runtime.metrics import Histogram, build_version_states
 from greenroom_runtime.predictions.log import PredictionLog
 from greenroom_runtime.predictions.metrics import LogCollector
 from greenroom_runtime.shadow.compare import Outcome, Verdict
@@ -134,13 +133,7 @@ class _State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         report = self._report()
-        states = GaugeMetricFamily(
-            "greenroom_version_state", "1 for the state that a version is in", labels=["version", "state"]
-        )
-        if report.version is not None:
-            for state in VersionState:
-                states.add_metric([report.version.name, state], float(report.version.state is state))
-        yield states
+        yield build_version_states([report.version] if report.version is not None else [])
         yield GaugeMetricFamily(
             "greenroom_flags_refused",
             "Whether the newest flag document is refused",
