@@ -1,18 +1,22 @@
 """What is tried again, what is not, and what a pod does meanwhile."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from greenroom_runtime.contract.bundle import GoldenSample
 from greenroom_runtime.contract.report import FailureReason, PodReport, VersionState
 from tests.support import bundles
 from tests.support.bundles import (
     CLASSIFIER_ROWS,
+    REGRESSOR_ROWS,
     REGRESSOR_SIGNATURE,
     bundle_digest,
+    regress,
     write_bundle,
     write_classifier,
     write_regressor,
@@ -97,6 +101,20 @@ def test_another_attempt_is_another_chance(tmp_path: Path) -> None:
         write_classifier(source, "v2")
         pod.flags.write(flags("v1", "v2", attempt="v2@2"))
         pod.wait_state("v2", VersionState.READY)
+
+
+def test_another_attempt_takes_what_was_mended_under_the_same_name(tmp_path: Path) -> None:
+    """A version that was fetched and proven wrong is fetched anew: its source may have the right one now."""
+    source = tmp_path / "source"
+    wrong = [GoldenSample(features=row, prediction=regress(row, 1.0)) for row in REGRESSOR_ROWS]
+    write_regressor(source, "v1", golden=wrong)
+    with ServingProcess(tmp_path / "pod", source_uri=source.as_uri()) as pod:
+        pod.flags.write(flags("v1", attempt="v1@1"))
+        pod.wait_failed("v1", FailureReason.GOLDEN_MISMATCH)
+        shutil.rmtree(source / "v1")
+        write_regressor(source, "v1")
+        pod.flags.write(flags("v1", attempt="v1@2"))
+        pod.wait_ready("v1")
 
 
 def test_a_default_that_does_not_load_leaves_the_last_good_one(tmp_path: Path) -> None:

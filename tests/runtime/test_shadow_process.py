@@ -1,5 +1,6 @@
 """The shadow process, supervised as it is in its container: real models, real sockets, real frames."""
 
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +164,26 @@ def test_a_failed_version_is_tried_again_with_another_attempt(tmp_path: Path, se
         pod.wait_state("v2", VersionState.READY)
         sender.send(frame(epoch="e2"))
         assert pod.wait_received(1).counts.compared == 1
+
+
+def test_what_is_let_go_of_is_fetched_anew(tmp_path: Path, sender: Sender) -> None:
+    """A version that the flag store took away and names again may have other bytes, as a retry wants it."""
+    place = tmp_path / "source"
+    write_regressor(place, "v2")
+    with ShadowPod(tmp_path, source=place) as pod:
+        pod.flags.write(shadowing("v2"))
+        before = pod.wait_state("v2", VersionState.READY).version
+        pod.flags.write(FlagStore(production="v1", resident=("v1",)))
+        pod.wait_until(lambda told: told.version is None)
+        shutil.rmtree(place / "v2")
+        write_regressor(place, "v2", bias=1.0)
+        pod.flags.write(shadowing("v2", epoch="e2"))
+        after = pod.wait_state("v2", VersionState.READY).version
+        assert before is not None
+        assert after is not None
+        assert before.digest != after.digest
+        sender.send(frame(epoch="e2"))
+        assert pod.wait_received(1).counts.disagreed == 1
 
 
 def test_the_flag_store_changes_in_the_middle(tmp_path: Path, source: Path, sender: Sender) -> None:

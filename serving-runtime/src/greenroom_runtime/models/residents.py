@@ -148,6 +148,8 @@ class Residents:
     _residents: dict[str, _Resident] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _previous: str = ""
+    _doubted: set[str] = field(default_factory=set)
+    """Versions that somebody wants tried again: what is stored of them may be what was wrong."""
 
     @property
     def production(self) -> LoadedVersion | None:
@@ -172,6 +174,7 @@ class Residents:
             pinned = flags.digests.get(name, "")
             resident = self._residents.get(name)
             if another_attempt and resident is not None and resident.state is VersionState.FAILED:
+                self._doubted.add(name)
                 self._depart(name)
                 resident = None
             if resident is None:
@@ -191,7 +194,8 @@ class Residents:
         self._changed.set()
 
     def clear(self) -> None:
-        """Hold nothing and answer nothing, as before the first document."""
+        """Hold nothing and answer nothing, as before the first document; what comes back is fetched anew."""
+        self._doubted |= self._residents.keys()
         self.flags = None
         self.serving = Serving()
         for name in list(self._residents):
@@ -387,9 +391,12 @@ class Residents:
 
     async def _tidy(self) -> None:
         """Bring the disk in line: aliases point at what is in force, departed versions are removed."""
+        in_force = self.production.name if self.production else ""
+        doubted, self._doubted = self._doubted - {in_force}, set()
+        for name in doubted:
+            await asyncio.to_thread(self.store.forget, name)
         if self.flags is None:
             return
-        in_force = self.production.name if self.production else ""
         keep = {*self._residents, *([in_force] if in_force else [])}
         previous = self.flags.previous or self._previous
         try:

@@ -297,6 +297,10 @@ class BundleStore:
         """Tell whether the version is stored."""
         return (self._directory / version / BUNDLE_FILE).is_file()
 
+    def forget(self, version: str) -> None:
+        """Remove what is stored of a version, so that it is fetched anew."""
+        shutil.rmtree(self._directory / version, ignore_errors=True)
+
     def collect(self, keep: Collection[str]) -> list[str]:
         """Remove each version that is not to be kept, its stage and marker; return the names of those stored.
 
