@@ -64,6 +64,10 @@ class Reports(ABC, Generic[Report]):
     """
 
     default_port: ClassVar[int]
+    model: type[Report]
+    """What a report is read as."""
+    schema_version: ClassVar[int]
+    """The newest that this operator knows."""
 
     def __init__(self, *, port: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._port = port if port is not None else self.default_port
@@ -73,10 +77,6 @@ class Reports(ABC, Generic[Report]):
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._session: aiohttp.ClientSession | None = None
         self._on_change: Callable[[Key], None] = lambda _: None
-
-    @abstractmethod
-    def parse(self, content: bytes) -> Report:
-        """Read a report; ValidationError for what is none, _TooNewError for one of a later release."""
 
     @abstractmethod
     def gist(self, report: Report) -> tuple[Any, ...]:
@@ -194,23 +194,17 @@ class Reports(ABC, Generic[Report]):
         if len(content) > MAX_BYTES:
             return f"its report is longer than {MAX_BYTES} bytes"
         try:
-            return self.parse(content)
+            found = self.model.model_validate_json(content, strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))
             return _shorten(f"it answers with something that is no report: {place}: {first['msg']}")
-        except _TooNewError as error:
-            return str(error)
-
-
-class _TooNewError(Exception):
-    """A report of a release that this operator does not know."""
-
-    def __init__(self, version: int, *, known: int) -> None:
-        super().__init__(
-            f"its report has schema version {version}, this operator reads up to {known}: "
-            "upgrade the operator"
-        )
+        if found.schema_version > self.schema_version:
+            return (
+                f"its report has schema version {found.schema_version}, this operator reads up to "
+                f"{self.schema_version}: upgrade the operator"
+            )
+        return found
 
 
 async def _read(stream: aiohttp.StreamReader) -> bytes:
@@ -237,13 +231,8 @@ class PodReports(Reports[PodReport]):
     """What serving pods say."""
 
     default_port = ADMIN_PORT
-
-    def parse(self, content: bytes) -> PodReport:
-        """Read a serving pod's report."""
-        found = PodReport.model_validate_json(content, strict=True)
-        if found.schema_version > report.SCHEMA_VERSION:
-            raise _TooNewError(found.schema_version, known=report.SCHEMA_VERSION)
-        return found
+    model = PodReport
+    schema_version = report.SCHEMA_VERSION
 
     def gist(self, report: PodReport) -> tuple[Any, ...]:
         """Leave out what is counted; that something goes wrong, or no more, is news."""
@@ -256,13 +245,8 @@ class ShadowReports(Reports[ShadowReport]):
     """What shadows say, wherever they are."""
 
     default_port = SHADOW_PORT
-
-    def parse(self, content: bytes) -> ShadowReport:
-        """Read a shadow's report."""
-        found = ShadowReport.model_validate_json(content, strict=True)
-        if found.schema_version > shadow.SCHEMA_VERSION:
-            raise _TooNewError(found.schema_version, known=shadow.SCHEMA_VERSION)
-        return found
+    model = ShadowReport
+    schema_version = shadow.SCHEMA_VERSION
 
     def gist(self, report: ShadowReport) -> tuple[Any, ...]:
         """Leave out what is counted; that a process ended, or makes progress, is news."""

@@ -231,7 +231,7 @@ def build_conditions(
     if row.stalled:
         wanted.append((ConditionType.STALLED, True, row.reason))
     return tuple(
-        _build_condition(
+        _build_row_condition(
             name,
             value=value,
             reason=reason,
@@ -244,7 +244,7 @@ def build_conditions(
     )
 
 
-def _build_condition(
+def _build_row_condition(
     name: ConditionType,
     *,
     value: bool | None,
@@ -260,6 +260,22 @@ def _build_condition(
         status, reason = ConditionStatus.UNKNOWN, Reason.NOT_OBSERVED
     else:
         status = ConditionStatus.TRUE if value else ConditionStatus.FALSE
+    return build_condition(
+        name, status=status, reason=reason, message=message, before=before, generation=generation, now=now
+    )
+
+
+def build_condition(
+    name: ConditionType,
+    *,
+    status: ConditionStatus,
+    reason: Reason,
+    message: str,
+    before: Condition | None,
+    generation: int,
+    now: datetime,
+) -> Condition:
+    """Return one condition; its time of transition moves only with the status."""
     unchanged = before is not None and before.status == status
     return Condition(
         type=name.value,
@@ -274,3 +290,9 @@ def _build_condition(
 def find_condition(conditions: Sequence[Condition], name: ConditionType) -> Condition | None:
     """Return one condition, None where it is not there."""
     return next((condition for condition in conditions if condition.type == name.value), None)
+
+
+def keep_condition(conditions: Sequence[Condition], name: ConditionType) -> tuple[Condition, ...]:
+    """Return one condition as it was, for a pass that could not look; nothing where it is not there."""
+    condition = find_condition(conditions, name)
+    return () if condition is None else (condition,)

@@ -10,7 +10,12 @@ from typing import Final, NamedTuple
 from greenroom_operator.api.features import FeaturesStatus, SourceState
 from greenroom_operator.api.fields import Condition, ConditionStatus
 from greenroom_operator.api.times import format_timestamp, parse_timestamp
-from greenroom_operator.controller.conditions import ConditionType, Reason, find_condition
+from greenroom_operator.controller.conditions import (
+    ConditionType,
+    Reason,
+    build_condition,
+    find_condition,
+)
 from greenroom_operator.controller.context import Observed
 from greenroom_runtime.contract.report import BreakerState, FeatureReport, UpstreamReport
 
@@ -99,22 +104,16 @@ def build_features_condition(
         status, reason = ConditionStatus.TRUE, Reason.FEATURES_FETCHED
         message = "pods ask every source of features"
     before = find_condition(deployment.status.conditions, ConditionType.FEATURES_HEALTHY)
-    unchanged = before is not None and before.status == status
-    condition = Condition(
-        type=ConditionType.FEATURES_HEALTHY.value,
+    condition = build_condition(
+        ConditionType.FEATURES_HEALTHY,
         status=status,
-        observed_generation=deployment.metadata.generation,
-        last_transition_time=before.last_transition_time if unchanged and before else format_timestamp(now),
-        reason=reason.value,
+        reason=reason,
         message=message,
+        before=before,
+        generation=deployment.metadata.generation,
+        now=now,
     )
     return (condition,)
-
-
-def keep_features_condition(before: Sequence[Condition]) -> tuple[Condition, ...]:
-    """Return the condition as it was, for a pass that could not look."""
-    condition = find_condition(before, ConditionType.FEATURES_HEALTHY)
-    return () if condition is None else (condition,)
 
 
 def find_features_news(before: FeaturesStatus | None, after: FeaturesStatus | None) -> News | None:

@@ -251,6 +251,7 @@ class Reconciler:
     def _decide(self, observed: Observed) -> ReleasePlan:
         now, deployment = self._now(), observed.deployment
         metadata, spec = deployment.metadata, deployment.spec
+        salt = f"{metadata.namespace}/{metadata.name}"
         action = find_action(deployment)
         world = PromotionInput(
             target=spec.version,
@@ -267,14 +268,14 @@ class Reconciler:
         rollout = RolloutInput(
             spec=spec.rollout,
             progress=read_progress(deployment.status, now=now),
-            salt=f"{metadata.namespace}/{metadata.name}",
+            salt=salt,
             action=action if action is not None and not find_objection(action, deployment) else None,
         )
         shadow = (
             ShadowInput(
                 spec=spec.shadow,
                 progress=read_shadow(deployment.status),
-                salt=f"{metadata.namespace}/{metadata.name}",
+                salt=salt,
                 views=observed.shadows,
                 segments=list_segments(spec.rollout),
                 rolling=observed.shadow_rolling,

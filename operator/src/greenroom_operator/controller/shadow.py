@@ -201,7 +201,8 @@ def _hear_mirrors(world: PromotionInput) -> dict[str, int | None]:
 
 def _judge(progress: ShadowProgress, wanted: ShadowInput, *, now: datetime) -> ShadowProgress:
     """Ask the gate, until it has decided; what it says before its time is no verdict yet."""
-    progress = replace(progress, halted=False, begun=progress.begun or now.replace(microsecond=0))
+    begun = progress.begun or now.replace(microsecond=0)
+    progress = replace(progress, halted=False, begun=begun)
     if progress.verdict in LATCHED:
         return progress
     evidence = gather(
@@ -213,7 +214,7 @@ def _judge(progress: ShadowProgress, wanted: ShadowInput, *, now: datetime) -> S
     )
     verdict = judge(evidence, to_policy(wanted.spec.gate))
     outcome, message = verdict.outcome, verdict.message
-    decides = (progress.begun or now) + parse_duration(wanted.spec.gate.min_duration)
+    decides = begun + parse_duration(wanted.spec.gate.min_duration)
     if outcome in LATCHED and now < decides:
         outcome = Outcome.INCONCLUSIVE
         message = f"no verdict before {format_timestamp(decides)}, by gate.minDuration; {message}"

@@ -10,6 +10,7 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -223,6 +224,7 @@ def dump_counted(counted: Counted) -> str:
     return b64encode(zlib.compress(content, 9)).decode()
 
 
+@lru_cache(maxsize=32)  # a pass reads the same status several times
 def parse_counted(text: str) -> Counted:
     """Read what `dump_counted` returns; ValueError for anything else, as after an upgrade or an edit."""
     packed = zlib.decompressobj()

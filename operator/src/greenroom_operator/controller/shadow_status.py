@@ -13,7 +13,12 @@ from greenroom_operator.api.fields import Condition, ConditionStatus
 from greenroom_operator.api.modeldeployment import ModelDeploymentStatus
 from greenroom_operator.api.shadow import SegmentStatus, ShadowState, ShadowStatus
 from greenroom_operator.api.times import format_timestamp, parse_timestamp
-from greenroom_operator.controller.conditions import ConditionType, Reason, find_condition
+from greenroom_operator.controller.conditions import (
+    ConditionType,
+    Reason,
+    build_condition,
+    find_condition,
+)
 from greenroom_operator.controller.context import Observed
 from greenroom_operator.controller.gate import Outcome
 from greenroom_operator.controller.release import ReleasePlan
@@ -354,13 +359,14 @@ def build_shadow_condition(
     unchanged = before is not None and before.status == status
     if before is not None and unchanged and before.reason == reason.value and reason is Reason.SHADOW_BROKEN:
         message = before.message  # which pod complains first, and when, changes
-    condition = Condition(
-        type=ConditionType.SHADOW_HEALTHY.value,
+    condition = build_condition(
+        ConditionType.SHADOW_HEALTHY,
         status=status,
-        observed_generation=deployment.metadata.generation,
-        last_transition_time=before.last_transition_time if unchanged and before else format_timestamp(now),
-        reason=reason.value,
+        reason=reason,
         message=clip(message),
+        before=before,
+        generation=deployment.metadata.generation,
+        now=now,
     )
     return (condition,)
 
@@ -384,12 +390,6 @@ _QUIET: Final[Mapping[ShadowState, tuple[ConditionStatus, Reason]]] = {
     ShadowState.WAITING: (ConditionStatus.TRUE, Reason.WAITING),
     ShadowState.OVER: (ConditionStatus.TRUE, Reason.SHADOW_OVER),
 }
-
-
-def keep_shadow_condition(before: Sequence[Condition]) -> tuple[Condition, ...]:
-    """Return the condition as it was, for a pass that could not look."""
-    condition = find_condition(before, ConditionType.SHADOW_HEALTHY)
-    return () if condition is None else (condition,)
 
 
 # Events

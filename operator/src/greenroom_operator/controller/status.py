@@ -24,13 +24,13 @@ from greenroom_operator.controller.conditions import (
     Verdict,
     build_conditions,
     find_condition,
+    keep_condition,
 )
 from greenroom_operator.controller.context import Observed
 from greenroom_operator.controller.features import (
     build_features,
     build_features_condition,
     find_features_news,
-    keep_features_condition,
 )
 from greenroom_operator.controller.prediction_log import build_prediction_log
 from greenroom_operator.controller.preparation import Refusal
@@ -47,7 +47,6 @@ from greenroom_operator.controller.shadow_status import (
     build_shadow,
     build_shadow_condition,
     find_shadow_transitions,
-    keep_shadow_condition,
 )
 from greenroom_operator.controller.texts import Transition, clip
 from greenroom_operator.resources.ownership import build_selector
@@ -271,7 +270,10 @@ def build_blocked_status(
         verdict, before=deployment_status.conditions, generation=generation, now=now
     )
     known = deployment_status.conditions
-    kept = (*keep_features_condition(known), *keep_shadow_condition(known))
+    kept = (
+        *keep_condition(known, ConditionType.FEATURES_HEALTHY),
+        *keep_condition(known, ConditionType.SHADOW_HEALTHY),
+    )
     return deployment_status.model_copy(
         update={"observed_generation": generation, "conditions": (*conditions, *kept)}
     )
