@@ -134,3 +134,14 @@ def _set_up_inside(network: Network, holder: int) -> None:
         succeeds(["modprobe", "br_netfilter"])
     switches = [FORWARD, BRIDGE_FILTER] if BRIDGE_FILTER.exists() else [FORWARD]
     run([*inside(holder), "/bin/sh", "-c", " && ".join(f"echo 1 > {switch}" for switch in switches)])
+    _refuse_untranslated(network, holder)
+
+
+def _refuse_untranslated(network: Network, holder: int) -> None:
+    """Turn away what still has a ClusterIP for its destination once kube-proxy's rules have seen it."""
+    # Else the kernel would remember the connection as one that is not translated, and for two minutes each
+    # new one from the same port would lead nowhere, whatever rules are there by then: Kubernetes issue 48719.
+    for chain in ("FORWARD", "OUTPUT"):
+        rule = ["--append", chain, "--destination", str(network.services)]
+        refusal = ["--jump", "REJECT", "--reject-with", "icmp-host-unreachable"]
+        run([*inside(holder), "iptables", "--wait", *rule, *refusal])

@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,30 @@ def test_services_and_pods_answer_in_the_ordinary_network(cluster: Embedded, hel
     )
     assert read(hello) == b"hello"
     assert read(f"{pod}:8080") == b"hello"
+
+
+def test_connection_before_its_service_is_not_remembered(cluster: Embedded, hello: str) -> None:
+    """What was refused because its Service was not there yet is answered later, on the same port, too."""
+    services = next(each.services for each in NETWORKS if IPv4Address(hello) in each.services)
+    address = str(services[4000])
+    with socket.create_server(("", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(OSError, match="No route to host"):
+        connect_from(port, address)
+    expose = ("expose", "deployment", "hello", "--name=later", f"--cluster-ip={address}")
+    kubectl(cluster, *expose, "--port=80", "--target-port=8080")
+    while not answers(address):
+        time.sleep(0.1)
+    connect_from(port, address)
+
+
+def connect_from(port: int, address: str) -> None:
+    """Connect to port 80 of an address from a port of this machine, and hang up at once."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind(("", port))
+        client.settimeout(10)
+        client.connect((address, 80))
 
 
 @pytest.mark.usefixtures("hello")
