@@ -52,8 +52,9 @@ format: .venv/.dev ## format the code, and mend what can be mended without thoug
 unit: .venv/.dev ## tests of the parts, and of the operator against a real kube-apiserver
 	@.venv/bin/pytest tests
 
+# A failed one is tried again in CI only, and told of: it is a defect all the same.
 e2e: .venv/.dev ## the product's promises, on real pods of a real cluster
-	@.venv/bin/pytest e2e
+	@.venv/bin/pytest e2e $(if $(CI),--reruns=1)
 
 e2e-gitops: .venv/.dev ## the promises of docs/gitops.md, held by Argo CD itself: built first, some 8 minutes
 	@.venv/bin/pytest e2e/gitops

@@ -156,6 +156,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell in full what failed at first and passed when CI tried it again: it is a defect all the same."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.write_sep("_", f"{report.nodeid} failed, and was tried again", yellow=True)
+        terminalreporter.write_line(report.longreprtext)
+        for title, content in report.sections:
+            terminalreporter.write_sep("-", title)
+            terminalreporter.write_line(content)
+
+
 def _evidence(terminal: Terminal, namespace: str) -> str:
     commands = (
         ("get", "md,pods,services,configmaps", "--output=wide"),
