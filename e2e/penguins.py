@@ -38,10 +38,16 @@ class Penguins:
 
     def apply(self, *, wait: bool = True, **spec: Any) -> None:
         """Apply the example with these members of its spec changed, and wait until it is Ready."""
-        document = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
-        self("apply", "--filename=-", document=patched(document, {"spec": spec}))
+        self("apply", "--filename=-", document=_example(spec))
         if wait:
             self.until(lambda found: _observed(found) and _condition(found, "Ready")["status"] == "True")
+
+    def differences(self, **spec: Any) -> str:
+        """Return what `kubectl diff` shows between the example, changed likewise, and what is there."""
+        arguments = ("--namespace", self.namespace, "diff", "--filename=-")
+        shown = self.kubectl.run(*arguments, document=_example(spec))
+        assert shown.returncode in {0, 1}, shown.stderr
+        return shown.stdout
 
     @property
     def found(self) -> dict[str, Any]:
@@ -72,6 +78,13 @@ class Penguins:
                 and found["status"].get("promotion", {"state": "Complete"})["state"] == "Complete"
             )
         )
+
+    def until_told(self, *reasons: str) -> None:
+        """Wait until there is an event for each of these reasons: it is sent after the status is written."""
+        self.until(lambda _: set(reasons) <= set(self._list_reasons()))
+
+    def _list_reasons(self) -> list[str]:
+        return self("get", "events", "--output=jsonpath={.items[*].reason}").split()
 
     def until_refused(self, version: str) -> dict[str, Any]:
         """Wait until a version has been refused."""
@@ -183,6 +196,10 @@ def reached(terminal: Terminal, namespace: str) -> Iterator[str]:
     with terminal.reach(namespace, NAME, port=80) as url:
         ask(url, {})
         yield url
+
+
+def _example(spec: dict[str, Any]) -> Any:
+    return patched(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")), {"spec": spec})
 
 
 def _until(look: Callable[[], _Reports], holds: Callable[[_Reports], bool]) -> _Reports:
