@@ -420,6 +420,25 @@ def test_promote_step_takes_one_step_without_waiting() -> None:
     assert (rolled.share, rolled.state) == (100, "Complete")
 
 
+@pytest.mark.parametrize("paused_by", ["spec", "action"])
+def test_promote_step_begins_what_was_paused_before_it_began(paused_by: str) -> None:
+    """Also the first step is taken, one for one action, and it stays paused there."""
+    if paused_by == "spec":
+        rolled = stage(steps=STEPS, paused=True)
+    else:
+        rolled = Stage().settle()
+        rolled.lagging = True
+        rolled.edit(rollout={"version": "v3", "steps": STEPS}).act(Verb.PAUSE, "v3")
+        rolled.lagging = False
+        rolled.settle()
+    assert (rolled.share, rolled.state) == (0, "Paused")
+
+    rolled.act(Verb.PROMOTE_STEP, "v3").wait(100)
+
+    assert (rolled.share, rolled.state) == (1, "Paused")
+    assert rolled.objections == []
+
+
 @pytest.mark.parametrize("percent", [10, 100])
 def test_abort_takes_percentage_and_rules_alike(percent: int) -> None:
     """Abort gives everybody production at once, nobody is alarmed, and it does not begin again by itself."""
@@ -551,19 +570,21 @@ def test_a_rebuilt_cluster_begins_at_the_first_step() -> None:
 @pytest.mark.parametrize("lost", ["flags", "status"])
 @pytest.mark.parametrize("after", range(6))
 def test_an_operator_that_dies_between_writes_loses_nothing(lost: str, after: int) -> None:
-    """It dies in its n-th pass after the change; another one goes on, to the same end."""
+    """It dies in its n-th pass after harm was done; another one goes on, to the same end."""
     rolled = stepping()
     rolled.wait(35)
     rolled.traffic = HARMFUL
     rolled.now += timedelta(seconds=5)
     for number in range(after + 1):
         rolled.make_pass(dies_before=lost if number == after else "")
-    rolled.traffic = CLEAN
+
     rolled.settle()
-    seen = rolled.state
+
+    assert (rolled.state, rolled.routed) == ("Aborted", None)
+    rolled.traffic = CLEAN
     rolled.wait(300)
-    if seen == "Aborted":
-        assert rolled.routed is None
+    assert (rolled.state, rolled.routed) == ("Aborted", None)
+    assert rolled.reasons.count("RolloutAborted") == 1
 
 
 def test_an_abort_that_is_remembered_is_never_taken_back() -> None:
