@@ -111,6 +111,41 @@ def test_new_pods_come_up_on_production_whatever_the_new_version(
     assert ask(url, models.rows[0]).headers["X-Model-Version"] == "v7"
 
 
+def test_the_last_spec_wins(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """spec.version changed in the middle of a promotion, and set back: what was said last is what serves."""
+    lives = penguins.lives()
+    with Traffic(url, models.rows) as traffic:
+        penguins.apply(version="v2", wait=False)
+        penguins.until(lambda found: found["status"].get("promotion", {}).get("version") == "v2")
+        penguins.apply(version="v3-broken", wait=False)
+        penguins.until(lambda found: found["status"].get("promotion", {}).get("version") == "v3-broken")
+        penguins.apply(version="v1", wait=False)
+        penguins.until_promoted("v1")
+        penguins.apply(version="v3-broken", wait=False)
+        penguins.apply(version="v2", wait=False)
+        penguins.until_promoted("v2")
+        traffic.wait_for_every_client("v2")
+    assert traffic.failed == []
+    assert {answer.version for answer in traffic.answers} == {"v1", "v2"}
+    assert penguins.lives() == lives
+
+
+def test_pods_may_come_and_go_in_a_promotion(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """A pod is deleted and another asked for while v2 is being proven: it is production on all of them."""
+    gone = min(penguins.lives())
+    penguins.apply(version="v2", wait=False)
+    penguins.until(lambda found: found["status"].get("promotion", {}).get("version") == "v2")
+    penguins("delete", "pod", gone, "--wait=false")
+    penguins("scale", "md", NAME, "--replicas=3")
+    penguins.until_promoted("v2")
+    reports = penguins.until_reported(
+        lambda found: len(found) == 3 and all(report.production == "v2" for report in found.values())
+    )
+    assert gone not in reports
+    penguins.until(lambda found: found["status"].get("replicaSummary") == "3/3")
+    assert ask(url, models.rows[0]).headers["X-Model-Version"] == "v2"
+
+
 def test_a_bad_first_version_is_told_and_mended(
     penguins: Penguins, terminal: Terminal, models: TrainedModels
 ) -> None:
