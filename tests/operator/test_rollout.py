@@ -487,6 +487,26 @@ def test_resume_does_not_overrule_git() -> None:
     assert "spec.rollout.paused is true" in rolled.objections[0]
 
 
+def test_resume_says_that_nobody_has_paused() -> None:
+    """A gate that waits for a person asks for something else, and elsewhere there is nothing to resume."""
+    rolled = stage(steps=STEPS).act(Verb.RESUME, "v3")
+    assert "it is not paused" in rolled.objections[-1]
+
+    rolled.wait(4000, every=60)
+    assert rolled.state == "Paused"
+    rolled.act(Verb.RESUME, "v3")
+
+    assert "use promote-step or abort" in rolled.objections[-1]
+    assert rolled.act(Verb.PROMOTE_STEP, "v3").share == 10
+
+
+def test_pause_twice_says_so() -> None:
+    """The second one changes nothing."""
+    rolled = stage(percent=10).act(Verb.PAUSE, "v3").act(Verb.PAUSE, "v3", text="again")
+    assert rolled.state == "Paused"
+    assert rolled.objections == ["pause of v3 has no effect: it is paused already"]
+
+
 # Git's last word
 
 
