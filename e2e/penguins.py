@@ -40,7 +40,7 @@ class Penguins:
         """Apply the example with these members of its spec changed, and wait until it is Ready."""
         self("apply", "--filename=-", document=_example(spec))
         if wait:
-            self.until(lambda found: _observed(found) and _condition(found, "Ready")["status"] == "True")
+            self.until(lambda found: _observed(found) and find_condition(found, "Ready")["status"] == "True")
 
     def differences(self, **spec: Any) -> str:
         """Return what `kubectl diff` shows between the example, changed likewise, and what is there."""
@@ -57,7 +57,7 @@ class Penguins:
 
     def condition(self, name: str) -> dict[str, Any]:
         """Return one condition; an empty one where it is not there."""
-        return _condition(self.found, name)
+        return find_condition(self.found, name)
 
     def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait for something to be true of the ModelDeployment; return it as it then was."""
@@ -98,7 +98,7 @@ class Penguins:
     def leave_alone(self) -> None:
         """Have the operator keep its hands off, and wait until it says that it does."""
         self("annotate", "md", NAME, f"{names.ANNOTATION_RECONCILE}=disabled")
-        self.until(lambda found: _condition(found, "Progressing").get("reason") == "ReconcileDisabled")
+        self.until(lambda found: find_condition(found, "Progressing").get("reason") == "ReconcileDisabled")
 
     @property
     def flags(self) -> FlagStore:
@@ -212,7 +212,8 @@ def _until(look: Callable[[], _Reports], holds: Callable[[_Reports], bool]) -> _
     return reports
 
 
-def _condition(found: dict[str, Any], name: str) -> dict[str, Any]:
+def find_condition(found: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return one condition of a ModelDeployment; one without a status where it is not there."""
     conditions = found.get("status", {}).get("conditions", [])
     return next((condition for condition in conditions if condition["type"] == name), {"status": ""})
 

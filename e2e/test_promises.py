@@ -7,7 +7,7 @@ import pytest
 
 from e2e.conftest import TrainedModels
 from e2e.operators import count_restarts, kill_operator
-from e2e.penguins import NAME, Penguins, ask, reached
+from e2e.penguins import NAME, Penguins, ask, find_condition, reached
 from e2e.terminal import Terminal
 from e2e.traffic import Traffic
 from tests.support.kubectl import Kubectl
@@ -151,13 +151,10 @@ def test_a_bad_first_version_is_told_and_mended(
 ) -> None:
     """A first version that is refused makes no pod ready and says why; naming a good one mends it."""
     penguins.apply(version="v3-broken", wait=False)
-    found = penguins.until(
-        lambda found: any(
-            condition["type"] == "Stalled" for condition in found.get("status", {}).get("conditions", [])
-        )
-    )
+    found = penguins.until(lambda found: find_condition(found, "Stalled")["status"] == "True")
+    # Of that very moment: a second pod that has only begun makes it wait again.
     assert found["status"].get("readyReplicas", 0) == 0
-    assert penguins.condition("Ready")["reason"] == "VerificationFailed"
+    assert find_condition(found, "Ready")["reason"] == "VerificationFailed"
     assert found["status"]["lastFailure"]["reason"] == "GoldenMismatch"
     penguins.apply(version="v1")
     with reached(terminal, penguins.namespace) as url:
