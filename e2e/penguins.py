@@ -158,7 +158,14 @@ class Penguins:
             return _observed(found) and there and not reconciling
 
         rollout: dict[str, Any] = self.until(holds)["status"]["rollout"]
+        if state == "Aborted":  # remembered in status before anything is done about it
+            self.until_reported(self._routes_nobody)
         return rollout
+
+    def _routes_nobody(self, reports: dict[str, PodReport]) -> bool:
+        flags, pods = self.flags, {pod["metadata"]["name"] for pod in self.pods()}
+        obeyed = all(report.revision == flags.revision for report in reports.values())
+        return flags.rollout is None and reports.keys() == pods and obeyed
 
     def pods(self) -> list[dict[str, Any]]:
         """Return the serving pods that are not on their way out."""
