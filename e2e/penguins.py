@@ -100,6 +100,10 @@ class Penguins:
         self("annotate", "md", NAME, f"{names.ANNOTATION_RECONCILE}=disabled")
         self.until(lambda found: find_condition(found, "Progressing").get("reason") == "ReconcileDisabled")
 
+    def act(self, action: str) -> None:
+        """Ask for an action: VERB/VERSION/ANY-TEXT."""
+        self("annotate", "md", NAME, f"{names.ANNOTATION_ACTION}={action}", "--overwrite")
+
     @property
     def flags(self) -> FlagStore:
         """The flag store as the API server has it; how far it has travelled the pods say."""

@@ -106,7 +106,7 @@ def test_new_pods_come_up_on_production_whatever_the_new_version(
         (late / file.name).write_bytes(file.read_bytes())
     (late / "bundle.json").write_text(json.dumps(bundle | {"version": "v7"}))
     models.store.upload(late.parent, prefix="penguins")
-    penguins("annotate", "md", NAME, "greenroom.dev/action=retry/v7/now")
+    penguins.act("retry/v7/now")
     assert penguins.until_promoted("v7")["status"]["lastHandledAction"] == "retry/v7/now"
     assert ask(url, models.rows[0]).headers["X-Model-Version"] == "v7"
 
