@@ -352,6 +352,22 @@ def test_another_production_is_compared_anew() -> None:
     assert rolled.share == 50
 
 
+def test_no_step_is_taken_in_the_middle_of_a_promotion() -> None:
+    """Production may be another one in a moment: what has passed beside it waits until that is decided."""
+    rolled = Stage(pods={"churn-a": set()}, traffic=CLEAN).settle()
+    rolled.edit(rollout={"version": "v3", "steps": STEPS}).wait(35)
+    assert rolled.share == 10
+    rolled.slow = {"v4"}
+    rolled.edit(version="v4").wait(300)
+    assert (rolled.share, rolled.condition(PROGRESSING)) == (10, ("True", "Promoting"))
+
+    rolled.slow = set()
+    rolled.settle()
+
+    assert rolled.flags is not None
+    assert (rolled.flags.production, rolled.share) == ("v4", 10)
+
+
 # Pausing, actions
 
 
@@ -575,6 +591,19 @@ def test_a_version_that_is_production_from_the_start_is_no_rollout() -> None:
     built.edit(version="v2")
     assert built.flags is not None
     assert (built.flags.production, built.routed) == ("v2", None)
+
+
+def test_what_is_refused_as_production_is_not_tried_as_a_rollout() -> None:
+    """One edit names the same version twice: it is the promotion that proves it, once."""
+    steady = Stage(pods={"churn-a": {"v3"}, "churn-b": set()}).settle()
+    steady.edit(version="v3", rollout={"version": "v3", "percent": 50}).wait(60)
+
+    assert steady.status.promotion is not None
+    assert steady.status.promotion.state == "Refused"
+    assert steady.status.rollout is None
+    assert steady.flags is not None
+    assert (steady.flags.production, steady.flags.resident) == ("v2", ("v2",))
+    assert len([flags for flags in steady.written if "v3" in flags.resident]) == 1
 
 
 def test_a_rebuilt_cluster_begins_at_the_first_step() -> None:
