@@ -8,6 +8,7 @@ import pytest
 from greenroom_operator.controller.actions import Verb
 from greenroom_operator.controller.conditions import ConditionType
 from greenroom_runtime.contract.flags import Rule
+from tests.support.builders import digest
 from tests.support.stage import CLEAN, HARMFUL, Stage
 
 READY, PROGRESSING, DEGRADED = ConditionType.READY, ConditionType.PROGRESSING, ConditionType.DEGRADED
@@ -33,7 +34,10 @@ def stepping(**rollout: Any) -> Stage:
 
 
 def test_a_version_is_proven_on_every_pod_before_anybody_gets_it() -> None:
-    """The first flag store with users was written when every pod had the version, one pod first."""
+    """The first flag store with users was written when every pod had the version, one pod first.
+
+    The bytes that they proved are pinned.
+    """
     rolled = stage(percent=10)
 
     asked = [flags for flags in rolled.written if "v3" in flags.resident]
@@ -45,6 +49,9 @@ def test_a_version_is_proven_on_every_pod_before_anybody_gets_it() -> None:
     assert rolled.share == 10
     assert rolled.flags is not None
     assert rolled.flags.production == "v2"
+    assert rolled.flags.digests == {"v2": digest("v2"), "v3": digest("v3")}
+    assert rolled.status.rollout is not None
+    assert rolled.status.rollout.digest == digest("v3")
 
 
 def test_a_version_that_fails_its_proof_is_refused_and_told() -> None:
@@ -322,9 +329,12 @@ def test_an_earlier_crash_is_no_evidence() -> None:
 def test_edited_steps_never_raise_a_share_that_was_not_earned(
     steps: list[tuple[int, str]], share: int
 ) -> None:
-    """At 10 % other steps put it at the last step that is not above; a first step above begins it."""
+    """At 10 % other steps put it at the last step that is not above; a first step above begins it.
+
+    However long the 10 % were held: that was another step's hold.
+    """
     rolled = stepping()
-    rolled.wait(35)
+    rolled.wait(75)
     assert rolled.share == 10
 
     edited = [{"percent": percent, "hold": hold} for percent, hold in steps]
@@ -657,6 +667,12 @@ def test_lost_status_keeps_what_users_have() -> None:
     rolled.status = type(rolled.status)()
     rolled.settle()
     assert (rolled.share, rolled.state) == (100, "Complete")
+
+    stepped = stepping()
+    stepped.wait(35)
+    stepped.status = type(stepped.status)()
+    stepped.settle()
+    assert (stepped.share, stepped.state) == (10, "Holding")
 
 
 def test_a_lost_flag_store_is_written_again() -> None:
