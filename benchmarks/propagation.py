@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.propagation`` starts a cluster of its own, installs the chart, and prints a table;
 ``--json`` prints the measurements. Two versions are resident on all pods throughout, so that nothing is
-proven and the way alone is measured: where `spec.version` is changed and the operator does the rest; and,
-with the operator's hands off, where the ConfigMap is written and the pods are touched, or are not.
+proven and the way alone is measured: where `spec.version` is changed, or a rollout to half of the users is
+aborted, and the operator does the rest; and, with the operator's hands off, where the ConfigMap is written
+and the pods are touched, or are not.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import httpx2
@@ -33,6 +34,7 @@ PERIOD = 60.0
 """Seconds over which untouched writes are spread: kubelet looks at each pod about that often by itself."""
 LABELS = {
     "operator": "`spec.version`, the operator does the rest",
+    "abort": "the action `abort`, the operator does the rest",
     "touched": "the ConfigMap by hand, pods touched",
     "untouched": "the ConfigMap by hand, pods left alone",
 }
@@ -88,6 +90,8 @@ def _measure(
         for _ in range(rounds):
             yield _trip(penguins, addresses, "operator")
             penguins.until_promoted(penguins.flags.production)
+    if "abort" in ways:
+        yield from _abort(penguins, addresses, rounds=rounds)
     penguins.leave_alone()
     for _ in range(rounds):
         if "touched" in ways:
@@ -97,6 +101,27 @@ def _measure(
             yield _trip(penguins, addresses, "untouched")
     penguins("delete", "md", NAME)
     penguins("wait", "--for=delete", "pods", "-l", f"greenroom.dev/deployment={NAME}", "--timeout=180s")
+
+
+def _abort(penguins: Penguins, addresses: Mapping[str, str], *, rounds: int) -> Iterator[Trip]:
+    """Give half of the users the version before, and take it from them all by an action, some times."""
+    production, version = penguins.flags.production, penguins.flags.previous
+    rollout = {"version": version, "percent": 50}
+    penguins.apply(replicas=len(addresses), version=production, rollout=rollout, wait=False)
+    for number in range(rounds):
+        if number:
+            penguins.act(f"retry/{version}/{number}")
+        penguins.until_rollout("Running", percent="50")
+        time.sleep(REST)
+        routing, began = penguins.flags.revision, time.monotonic()
+        penguins.act(f"abort/{version}/{number}")
+        yield _tell(addresses, "abort", _without(routing), began=began)
+        penguins.until_rollout("Aborted")
+    penguins.apply(replicas=len(addresses), version=production)
+
+
+def _without(revision: str) -> Callable[[PodReport], bool]:
+    return lambda report: report.revision != revision
 
 
 def _trip(penguins: Penguins, addresses: Mapping[str, str], how: str) -> Trip:
@@ -112,25 +137,34 @@ def _trip(penguins: Penguins, addresses: Mapping[str, str], how: str) -> Trip:
         written = penguins.write_flags(back)
         if how == "touched":
             penguins.touch(*addresses, written=written)
-    arrived = _arrivals(addresses, back.production, began=began)
+    return _tell(addresses, how, lambda report: report.production == back.production, began=began)
+
+
+def _tell(
+    addresses: Mapping[str, str], how: str, obeys: Callable[[PodReport], bool], *, began: float
+) -> Trip:
+    """Wait for all pods to obey, and say how long it took."""
+    arrived = _arrivals(addresses, obeys, began=began)
     trip = Trip(len(addresses), how, min(arrived) - began, max(arrived) - began)
     sys.stderr.write(f"{trip}\n")  # half an hour's work is not lost with its last minute
     return trip
 
 
-def _arrivals(addresses: Mapping[str, str], production: str, *, began: float) -> list[float]:
-    """Return when each pod was first seen to answer with this version, on the monotonic clock."""
+def _arrivals(
+    addresses: Mapping[str, str], obeys: Callable[[PodReport], bool], *, began: float
+) -> list[float]:
+    """Return when each pod was first seen to obey, on the monotonic clock."""
     waiting, arrived = set(addresses), []
     with httpx2.Client(trust_env=False, timeout=5) as client:
         while waiting:
             for name in sorted(waiting):
                 answer = client.get(f"http://{addresses[name]}:{names.ADMIN_PORT}{names.REPORT_PATH}")
-                if PodReport.model_validate_json(answer.content).production == production:
+                if obeys(PodReport.model_validate_json(answer.content)):
                     arrived.append(time.monotonic())
                     waiting.discard(name)
             waited = time.monotonic() - began
             if waited > PATIENCE:
-                message = f"{sorted(waiting)} do not serve {production} after {waited:.0f} s"
+                message = f"{sorted(waiting)} do not obey after {waited:.0f} s"
                 raise TimeoutError(message)
             time.sleep(PAUSE if waited < REST else LONGER_PAUSE)
     return arrived

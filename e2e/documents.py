@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from e2e.traffic import Answer
@@ -12,6 +13,10 @@ from tests.support.kubectl import Kubectl
 
 LAG = 30.0
 """Seconds for which a pod may go on by the document before: it is touched, so kubelet takes far less."""
+UNTOUCHED = 150.0
+"""The same where the operator may have died before it touched the pod: kubelet comes by when it pleases."""
+LEAD = 5.0
+"""Seconds by which a pod may obey a document before the watch shows it: on a busy machine the two race."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +40,19 @@ class Documents(Watch):
         text = event["object"]["data"]["flags.json"]
         self.seen.append(Document(time.monotonic(), parse_flags(text)))
 
-    def unexplained(self, answers: list[Answer]) -> list[Answer]:
+    def unexplained(self, answers: list[Answer], *, lag: float = LAG) -> list[Answer]:
         """Return the answers that no document which may have been in force gives to that user."""
-        routers = [(document, compile_router(document.flags)) for document in self.seen]
+        routers = [(document.since, compile_router(document.flags)) for document in self.seen]
+        ends = [since + lag for since, _ in routers[1:]] + [inf]
+        fallbacks = {(document.flags.production, "fallback") for document in self.seen}
         unexplained = []
         for answer in answers:
             chosen = {
                 (decision.version, decision.reason)
-                for place, (document, router) in enumerate(routers)
-                if document.since <= answer.at
-                and (
-                    place + 1 == len(routers)
-                    or answer.at - answer.seconds <= routers[place + 1][0].since + LAG
-                )
+                for (since, router), end in zip(routers, ends, strict=True)
+                if since - LEAD <= answer.at and answer.at - answer.seconds <= end
                 for decision in [router.choose(answer.user, {})]
             }
-            fallbacks = {(document.flags.production, "fallback") for document, _ in routers}
             if (answer.version, answer.reason) not in chosen | fallbacks:
                 unexplained.append(answer)
         return unexplained

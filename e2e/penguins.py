@@ -38,10 +38,16 @@ class Penguins:
 
     def apply(self, *, wait: bool = True, **spec: Any) -> None:
         """Apply the example with these members of its spec changed, and wait until it is Ready."""
-        document = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
-        self("apply", "--filename=-", document=patched(document, {"spec": spec}))
+        self("apply", "--filename=-", document=_example(spec))
         if wait:
-            self.until(lambda found: _observed(found) and _condition(found, "Ready")["status"] == "True")
+            self.until(lambda found: _observed(found) and find_condition(found, "Ready")["status"] == "True")
+
+    def differences(self, **spec: Any) -> str:
+        """Return what `kubectl diff` shows between the example, changed likewise, and what is there."""
+        arguments = ("--namespace", self.namespace, "diff", "--filename=-")
+        shown = self.kubectl.run(*arguments, document=_example(spec))
+        assert shown.returncode in {0, 1}, shown.stderr
+        return shown.stdout
 
     @property
     def found(self) -> dict[str, Any]:
@@ -51,7 +57,7 @@ class Penguins:
 
     def condition(self, name: str) -> dict[str, Any]:
         """Return one condition; an empty one where it is not there."""
-        return _condition(self.found, name)
+        return find_condition(self.found, name)
 
     def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait for something to be true of the ModelDeployment; return it as it then was."""
@@ -73,6 +79,13 @@ class Penguins:
             )
         )
 
+    def until_told(self, *reasons: str) -> None:
+        """Wait until there is an event for each of these reasons: it is sent after the status is written."""
+        self.until(lambda _: set(reasons) <= set(self._list_reasons()))
+
+    def _list_reasons(self) -> list[str]:
+        return self("get", "events", "--output=jsonpath={.items[*].reason}").split()
+
     def until_refused(self, version: str) -> dict[str, Any]:
         """Wait until a version has been refused."""
         return self.until(
@@ -85,7 +98,11 @@ class Penguins:
     def leave_alone(self) -> None:
         """Have the operator keep its hands off, and wait until it says that it does."""
         self("annotate", "md", NAME, f"{names.ANNOTATION_RECONCILE}=disabled")
-        self.until(lambda found: _condition(found, "Progressing").get("reason") == "ReconcileDisabled")
+        self.until(lambda found: find_condition(found, "Progressing").get("reason") == "ReconcileDisabled")
+
+    def act(self, action: str) -> None:
+        """Ask for an action: VERB/VERSION/ANY-TEXT."""
+        self("annotate", "md", NAME, f"{names.ANNOTATION_ACTION}={action}", "--overwrite")
 
     @property
     def flags(self) -> FlagStore:
@@ -145,7 +162,14 @@ class Penguins:
             return _observed(found) and there and not reconciling
 
         rollout: dict[str, Any] = self.until(holds)["status"]["rollout"]
+        if state == "Aborted":  # remembered in status before anything is done about it
+            self.until_reported(self._routes_nobody)
         return rollout
+
+    def _routes_nobody(self, reports: dict[str, PodReport]) -> bool:
+        flags, pods = self.flags, {pod["metadata"]["name"] for pod in self.pods()}
+        obeyed = all(report.revision == flags.revision for report in reports.values())
+        return flags.rollout is None and reports.keys() == pods and obeyed
 
     def pods(self) -> list[dict[str, Any]]:
         """Return the serving pods that are not on their way out."""
@@ -185,6 +209,10 @@ def reached(terminal: Terminal, namespace: str) -> Iterator[str]:
         yield url
 
 
+def _example(spec: dict[str, Any]) -> Any:
+    return patched(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")), {"spec": spec})
+
+
 def _until(look: Callable[[], _Reports], holds: Callable[[_Reports], bool]) -> _Reports:
     deadline = time.monotonic() + PATIENCE
     while not holds(reports := look()):
@@ -195,7 +223,8 @@ def _until(look: Callable[[], _Reports], holds: Callable[[_Reports], bool]) -> _
     return reports
 
 
-def _condition(found: dict[str, Any], name: str) -> dict[str, Any]:
+def find_condition(found: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return one condition of a ModelDeployment; one without a status where it is not there."""
     conditions = found.get("status", {}).get("conditions", [])
     return next((condition for condition in conditions if condition["type"] == name), {"status": ""})
 

@@ -1,12 +1,13 @@
 """What Greenroom promises, on real pods of a real cluster, installed as a user installs it."""
 
 import json
+import time
 
 import pytest
 
 from e2e.conftest import TrainedModels
 from e2e.operators import count_restarts, kill_operator
-from e2e.penguins import NAME, Penguins, ask, reached
+from e2e.penguins import NAME, Penguins, ask, find_condition, reached
 from e2e.terminal import Terminal
 from e2e.traffic import Traffic
 from tests.support.kubectl import Kubectl
@@ -27,18 +28,22 @@ def test_what_is_applied_answers_as_it_was_trained(url: str, models: TrainedMode
 
 
 def test_the_alias_flips_under_load(url: str, penguins: Penguins, models: TrainedModels) -> None:
-    """spec.version changed under load: no failed request, no pod touched, each client goes v1 to v2 once."""
+    """spec.version changed under load: no failed request, no pod touched, each client goes v1 to v2 once.
+
+    Once status says that v2 is production, nobody is answered by v1 any more.
+    """
     before = penguins.lives()
     with Traffic(url, models.rows) as traffic:
         traffic.wait_for_every_client("v1")
         penguins.apply(version="v2", wait=False)
         penguins.until_promoted("v2")
+        told = time.monotonic()
         traffic.wait_for_every_client("v2")
+        traffic.wait_until(lambda _: len(traffic.asked_since(told)) >= 100)
     assert traffic.failed == []
     kept = {client: seen for client, seen in traffic.versions_by_client().items() if "kept" in client}
     assert all(seen == ["v1", "v2"] for seen in kept.values()), kept
-    last_v1 = max(answer.at for answer in traffic.answers if answer.version == "v1")
-    assert all(answer.version == "v2" for answer in traffic.answers if answer.at > last_v1)
+    assert {answer.version for answer in traffic.asked_since(told)} == {"v2"}
     assert penguins.lives() == before
 
 
@@ -72,7 +77,7 @@ def test_a_version_that_does_not_exist_is_refused(
         "VerificationFailed",
     )
     assert conditions["Stalled"]["status"] == "True"
-    assert "VerificationFailed" in penguins("get", "events")
+    penguins.until_told("VerificationFailed")
 
 
 def test_a_version_with_skew_is_refused(url: str, penguins: Penguins, models: TrainedModels) -> None:
@@ -101,9 +106,44 @@ def test_new_pods_come_up_on_production_whatever_the_new_version(
         (late / file.name).write_bytes(file.read_bytes())
     (late / "bundle.json").write_text(json.dumps(bundle | {"version": "v7"}))
     models.store.upload(late.parent, prefix="penguins")
-    penguins("annotate", "md", NAME, "greenroom.dev/action=retry/v7/now")
+    penguins.act("retry/v7/now")
     assert penguins.until_promoted("v7")["status"]["lastHandledAction"] == "retry/v7/now"
     assert ask(url, models.rows[0]).headers["X-Model-Version"] == "v7"
+
+
+def test_the_last_spec_wins(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """spec.version changed in the middle of a promotion, and set back: what was said last is what serves."""
+    lives = penguins.lives()
+    with Traffic(url, models.rows) as traffic:
+        penguins.apply(version="v2", wait=False)
+        penguins.until(lambda found: found["status"].get("promotion", {}).get("version") == "v2")
+        penguins.apply(version="v3-broken", wait=False)
+        penguins.until(lambda found: found["status"].get("promotion", {}).get("version") == "v3-broken")
+        penguins.apply(version="v1", wait=False)
+        penguins.until_promoted("v1")
+        penguins.apply(version="v3-broken", wait=False)
+        penguins.apply(version="v2", wait=False)
+        penguins.until_promoted("v2")
+        traffic.wait_for_every_client("v2")
+    assert traffic.failed == []
+    assert {answer.version for answer in traffic.answers} == {"v1", "v2"}
+    assert penguins.lives() == lives
+
+
+def test_pods_may_come_and_go_in_a_promotion(url: str, penguins: Penguins, models: TrainedModels) -> None:
+    """A pod is deleted and another asked for while v2 is being proven: it is production on all of them."""
+    gone = min(penguins.lives())
+    penguins.apply(version="v2", wait=False)
+    penguins.until(lambda found: found["status"].get("promotion", {}).get("version") == "v2")
+    penguins("delete", "pod", gone, "--wait=false")
+    penguins("scale", "md", NAME, "--replicas=3")
+    penguins.until_promoted("v2")
+    reports = penguins.until_reported(
+        lambda found: len(found) == 3 and all(report.production == "v2" for report in found.values())
+    )
+    assert gone not in reports
+    penguins.until(lambda found: found["status"].get("replicaSummary") == "3/3")
+    assert ask(url, models.rows[0]).headers["X-Model-Version"] == "v2"
 
 
 def test_a_bad_first_version_is_told_and_mended(
@@ -111,13 +151,10 @@ def test_a_bad_first_version_is_told_and_mended(
 ) -> None:
     """A first version that is refused makes no pod ready and says why; naming a good one mends it."""
     penguins.apply(version="v3-broken", wait=False)
-    found = penguins.until(
-        lambda found: any(
-            condition["type"] == "Stalled" for condition in found.get("status", {}).get("conditions", [])
-        )
-    )
+    found = penguins.until(lambda found: find_condition(found, "Stalled")["status"] == "True")
+    # Of that very moment: a second pod that has only begun makes it wait again.
     assert found["status"].get("readyReplicas", 0) == 0
-    assert penguins.condition("Ready")["reason"] == "VerificationFailed"
+    assert find_condition(found, "Ready")["reason"] == "VerificationFailed"
     assert found["status"]["lastFailure"]["reason"] == "GoldenMismatch"
     penguins.apply(version="v1")
     with reached(terminal, penguins.namespace) as url:
@@ -168,6 +205,7 @@ def test_the_operator_may_die_at_any_time(
     url: str, penguins: Penguins, models: TrainedModels, kubectl: Kubectl, operator: str
 ) -> None:
     """The operator killed by SIGKILL in a promotion: users notice nothing, and it goes on when it is back."""
+    lives = penguins.lives()
     with Traffic(url, models.rows) as traffic:
         penguins.apply(version="v2", wait=False)
         penguins.until(lambda found: found["status"].get("promotion", {}).get("version") == "v2")
@@ -177,7 +215,7 @@ def test_the_operator_may_die_at_any_time(
         traffic.wait_for_every_client("v2")
         penguins.until(lambda _: count_restarts(kubectl, operator) > before)
     assert traffic.failed == []
-    assert set(penguins.lives()) == {pod["metadata"]["name"] for pod in penguins.pods()}
+    assert penguins.lives() == lives
 
 
 def test_bad_yaml_is_refused_with_field_and_remedy(penguins: Penguins) -> None:
@@ -202,6 +240,8 @@ def test_applying_the_same_again_changes_nothing(url: str, penguins: Penguins) -
     """Git may apply for ever: kubectl diff shows nothing, and neither object nor pods change."""
     assert url
     before, lives = penguins.found["metadata"]["generation"], penguins.lives()
+    assert penguins.differences() == ""
+    assert "v2" in penguins.differences(version="v2")
     penguins.apply()
     penguins.apply()
     assert penguins.found["metadata"]["generation"] == before

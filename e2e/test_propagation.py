@@ -12,7 +12,7 @@ from e2e.penguins import Penguins, reached
 from e2e.terminal import Terminal
 from e2e.traffic import Traffic
 from greenroom_runtime.contract.flags import FlagStore, Rollout
-from greenroom_runtime.contract.report import PodReport
+from greenroom_runtime.contract.report import PodReport, VersionState
 from greenroom_runtime.routing.router import compile_router
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -63,18 +63,25 @@ def _answer_differently(penguins: Penguins, traffic: Traffic, new: FlagStore) ->
     """Tell whether clients got both versions after one pod obeyed and before the other did."""
     touched, untouched = sorted(penguins.lives())
     penguins.touch(touched, written=penguins.write_flags(new))
-    penguins.until_reported(lambda found: _obeys(found[touched], new))
+    penguins.until_reported(lambda found: touched in found and _obeys(found[touched], new))
     since = len(traffic.answers)
 
     def both() -> bool:
         return {answer.version for answer in traffic.answers[since:]} == {"v1", "v2"}
 
-    penguins.until_reported(lambda found: both() or _obeys(found[untouched], new))
+    penguins.until_reported(lambda found: both() or (untouched in found and _obeys(found[untouched], new)))
     return both()
 
 
 def _wait_for_all(penguins: Penguins, flags: FlagStore) -> None:
-    penguins.until_reported(lambda found: all(_obey(found, flags)))
+    """Wait until every pod obeys, the silent ones included, and holds all versions that it may answer by."""
+    pods = {pod["metadata"]["name"] for pod in penguins.pods()}
+    penguins.until_reported(
+        lambda found: (
+            found.keys() == pods
+            and all(_obeys(report, flags) and _holds(report, flags) for report in found.values())
+        )
+    )
 
 
 def _flipped(flags: FlagStore) -> FlagStore:
@@ -89,6 +96,11 @@ def _obeys(report: PodReport, flags: FlagStore) -> bool:
 
 def _obey(reports: Mapping[str, PodReport], flags: FlagStore) -> list[bool]:
     return [_obeys(report, flags) for report in reports.values()]
+
+
+def _holds(report: PodReport, flags: FlagStore) -> bool:
+    found = [report.version(version) for version in flags.routable]
+    return all(seen is not None and seen.state is VersionState.READY for seen in found)
 
 
 def _serve(reports: Mapping[str, PodReport]) -> list[bool]:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from e2e.conftest import TrainedModels
-from e2e.documents import Documents
+from e2e.documents import UNTOUCHED, Documents
 from e2e.faulty import HEAVY, write_faulty
 from e2e.operators import replace_operator
-from e2e.penguins import NAME, Penguins
+from e2e.penguins import NAME, PATIENCE, Penguins
 from e2e.traffic import Answer, Traffic
 from tests.support.kubectl import Kubectl
 
@@ -54,13 +54,9 @@ def _until_everybody_gets(traffic: Traffic, version: str) -> int:
 
 def _of_every_user(traffic: Traffic) -> list[Answer]:
     """Return answers to what is asked from now on, once there is one for each user."""
-    now, settled = time.monotonic(), len(traffic.answers)
-
-    def asked_since(answers: list[Answer]) -> list[Answer]:
-        return [answer for answer in answers[settled:] if answer.at - answer.seconds >= now]
-
-    traffic.wait_until(lambda answers: len({answer.user for answer in asked_since(answers)}) == len(USERS))
-    return asked_since(traffic.answers)
+    now = time.monotonic()
+    traffic.wait_until(lambda _: len({answer.user for answer in traffic.asked_since(now)}) == len(USERS))
+    return traffic.asked_since(now)
 
 
 def test_from_one_percent_to_all_users(url: str, penguins: Penguins, models: TrainedModels) -> None:
@@ -101,8 +97,7 @@ def test_steps_rise_behind_their_gate(url: str, penguins: Penguins, models: Trai
     shares = [rollout.hundredths / 100 for rollout in routed]
     assert list(dict.fromkeys(shares)) == [20, 50, 100]
     assert status["percent"] == "100"
-    reasons = penguins("get", "events", "--output=jsonpath={.items[*].reason}").split()
-    assert {"RolloutStarted", "RolloutStepped", "RolloutComplete"} <= set(reasons)
+    penguins.until_told("RolloutStarted", "RolloutStepped", "RolloutComplete")
     assert penguins.condition("Progressing")["reason"] == "RolloutComplete"
     assert "set spec.version: v2" in penguins.condition("Ready")["message"]
 
@@ -118,7 +113,7 @@ def test_a_person_aborts(url: str, penguins: Penguins, models: TrainedModels) ->
         penguins.apply(rollout=rollout, wait=False)
         penguins.until_rollout("Running", percent="50")
         traffic.wait_until(lambda answers: {answer.version for answer in answers} == {"v1", "v2"})
-        penguins("annotate", "md", NAME, "greenroom.dev/action=abort/v2/now")
+        penguins.act("abort/v2/now")
         penguins.until_rollout("Aborted")
         settled = _until_everybody_gets(traffic, "v1")
         penguins.apply(rollout=rollout | {"percent": 80}, wait=False)
@@ -216,12 +211,12 @@ def test_the_operator_may_die_at_every_step(
             penguins.apply(rollout={"version": "v2"} | spec, wait=False)
             replace_operator(kubectl, operator)
             penguins.until_rollout(state, percent=percent)
-        penguins("annotate", "md", NAME, "greenroom.dev/action=abort/v2/now")
+        penguins.act("abort/v2/now")
         replace_operator(kubectl, operator)
         penguins.until_rollout("Aborted")
         traffic.wait_for_every_client("v1")
     assert traffic.failed == []
-    assert documents.unexplained(traffic.answers) == []
+    assert documents.unexplained(traffic.answers, lag=UNTOUCHED) == []
 
 
 def test_the_prediction_log_counts_the_shares(url: str, penguins: Penguins, models: TrainedModels) -> None:
@@ -248,7 +243,7 @@ def test_the_prediction_log_counts_the_shares(url: str, penguins: Penguins, mode
 
 def _until_recorded(penguins: Penguins, count: int) -> list[dict[str, Any]]:
     """Return what pods have written on their own disks, once it is as much as was answered."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while True:
         names = [pod["metadata"]["name"] for pod in penguins.pods()]
         records = [record for name in names for record in _read_log(penguins, name)]

@@ -84,10 +84,19 @@ class Traffic:
         """Wait until each client's newest answer is by this version."""
 
         def holds(answers: list[Answer]) -> bool:
-            newest = {answer.client: answer.version for answer in answers}
+            newest: dict[str, str] = {}
+            for answer in reversed(answers):  # asked anew at each answer: it must not look at all of them
+                newest.setdefault(answer.client, answer.version)
+                if len(newest) == len(self._clients):
+                    break
             return set(newest.values()) == {version}
 
         self.wait_until(holds, timeout=timeout)
+
+    def asked_since(self, moment: float) -> list[Answer]:
+        """Return the answers to what was asked from a moment of the monotonic clock on, the newest first."""
+        recent = itertools.takewhile(lambda answer: answer.at >= moment, reversed(self.answers))
+        return [answer for answer in recent if answer.at - answer.seconds >= moment]
 
     @property
     def failed(self) -> list[Answer]:

@@ -363,6 +363,16 @@ def test_complete_when_every_ready_pod_serves_it() -> None:
     assert complete.flags.resident == ("v2", "v3")
 
 
+def test_a_flip_is_not_complete_while_no_pod_gets_traffic() -> None:
+    """Pods that are starting have not switched, whatever they say; without pods nobody is waited for."""
+    flags = flag_store("v3", previous="v2")
+    committing = promotion("v3", PromotionState.COMMITTING)
+    starting = pod_view("v2", "v3", flags=flags, ready=False)
+
+    assert state_of(plan("v3", flags, starting, promotion=committing)) is PromotionState.COMMITTING
+    assert state_of(plan("v3", flags, promotion=committing)) is PromotionState.COMPLETE
+
+
 def test_commit_whose_status_was_lost_is_completed() -> None:
     """The operator died between flag store and status: the next pass goes on from the flag store."""
     flags = flag_store("v3", previous="v2", pinned=["v2", "v3"])
@@ -501,6 +511,15 @@ def test_the_deadline_waits_for_the_first_answers() -> None:
 
 
 # Refused stays refused
+
+
+def test_what_was_promoted_before_is_proven_anew() -> None:
+    """Promoted long ago and not production any more, as after a lost flag store: a new attempt and clock."""
+    done = promotion("v3", PromotionState.COMPLETE, age=timedelta(days=1))
+    flags = flag_store("v2")
+    again = plan("v3", flags, pod_view("v2", flags=flags), promotion=done)
+
+    assert again.promotion == Promotion(version="v3", state=PromotionState.PREPARING, started=NOW)
 
 
 def test_refused_stays_refused() -> None:

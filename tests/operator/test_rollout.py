@@ -8,6 +8,7 @@ import pytest
 from greenroom_operator.controller.actions import Verb
 from greenroom_operator.controller.conditions import ConditionType
 from greenroom_runtime.contract.flags import Rule
+from tests.support.builders import digest
 from tests.support.stage import CLEAN, HARMFUL, Stage
 
 READY, PROGRESSING, DEGRADED = ConditionType.READY, ConditionType.PROGRESSING, ConditionType.DEGRADED
@@ -33,7 +34,10 @@ def stepping(**rollout: Any) -> Stage:
 
 
 def test_a_version_is_proven_on_every_pod_before_anybody_gets_it() -> None:
-    """The first flag store with users was written when every pod had the version, one pod first."""
+    """The first flag store with users was written when every pod had the version, one pod first.
+
+    The bytes that they proved are pinned.
+    """
     rolled = stage(percent=10)
 
     asked = [flags for flags in rolled.written if "v3" in flags.resident]
@@ -45,6 +49,9 @@ def test_a_version_is_proven_on_every_pod_before_anybody_gets_it() -> None:
     assert rolled.share == 10
     assert rolled.flags is not None
     assert rolled.flags.production == "v2"
+    assert rolled.flags.digests == {"v2": digest("v2"), "v3": digest("v3")}
+    assert rolled.status.rollout is not None
+    assert rolled.status.rollout.digest == digest("v3")
 
 
 def test_a_version_that_fails_its_proof_is_refused_and_told() -> None:
@@ -322,9 +329,12 @@ def test_an_earlier_crash_is_no_evidence() -> None:
 def test_edited_steps_never_raise_a_share_that_was_not_earned(
     steps: list[tuple[int, str]], share: int
 ) -> None:
-    """At 10 % other steps put it at the last step that is not above; a first step above begins it."""
+    """At 10 % other steps put it at the last step that is not above; a first step above begins it.
+
+    However long the 10 % were held: that was another step's hold.
+    """
     rolled = stepping()
-    rolled.wait(35)
+    rolled.wait(75)
     assert rolled.share == 10
 
     edited = [{"percent": percent, "hold": hold} for percent, hold in steps]
@@ -350,6 +360,22 @@ def test_another_production_is_compared_anew() -> None:
     assert rolled.share == 10
     rolled.wait(15)
     assert rolled.share == 50
+
+
+def test_no_step_is_taken_in_the_middle_of_a_promotion() -> None:
+    """Production may be another one in a moment: what has passed beside it waits until that is decided."""
+    rolled = Stage(pods={"churn-a": set()}, traffic=CLEAN).settle()
+    rolled.edit(rollout={"version": "v3", "steps": STEPS}).wait(35)
+    assert rolled.share == 10
+    rolled.slow = {"v4"}
+    rolled.edit(version="v4").wait(300)
+    assert (rolled.share, rolled.condition(PROGRESSING)) == (10, ("True", "Promoting"))
+
+    rolled.slow = set()
+    rolled.settle()
+
+    assert rolled.flags is not None
+    assert (rolled.flags.production, rolled.share) == ("v4", 10)
 
 
 # Pausing, actions
@@ -420,6 +446,25 @@ def test_promote_step_takes_one_step_without_waiting() -> None:
     assert (rolled.share, rolled.state) == (100, "Complete")
 
 
+@pytest.mark.parametrize("paused_by", ["spec", "action"])
+def test_promote_step_begins_what_was_paused_before_it_began(paused_by: str) -> None:
+    """Also the first step is taken, one for one action, and it stays paused there."""
+    if paused_by == "spec":
+        rolled = stage(steps=STEPS, paused=True)
+    else:
+        rolled = Stage().settle()
+        rolled.lagging = True
+        rolled.edit(rollout={"version": "v3", "steps": STEPS}).act(Verb.PAUSE, "v3")
+        rolled.lagging = False
+        rolled.settle()
+    assert (rolled.share, rolled.state) == (0, "Paused")
+
+    rolled.act(Verb.PROMOTE_STEP, "v3").wait(100)
+
+    assert (rolled.share, rolled.state) == (1, "Paused")
+    assert rolled.objections == []
+
+
 @pytest.mark.parametrize("percent", [10, 100])
 def test_abort_takes_percentage_and_rules_alike(percent: int) -> None:
     """Abort gives everybody production at once, nobody is alarmed, and it does not begin again by itself."""
@@ -466,6 +511,26 @@ def test_resume_does_not_overrule_git() -> None:
     rolled = stage(percent=10, paused=True).act(Verb.RESUME, "v3")
     assert rolled.state == "Paused"
     assert "spec.rollout.paused is true" in rolled.objections[0]
+
+
+def test_resume_says_that_nobody_has_paused() -> None:
+    """A gate that waits for a person asks for something else, and elsewhere there is nothing to resume."""
+    rolled = stage(steps=STEPS).act(Verb.RESUME, "v3")
+    assert "it is not paused" in rolled.objections[-1]
+
+    rolled.wait(4000, every=60)
+    assert rolled.state == "Paused"
+    rolled.act(Verb.RESUME, "v3")
+
+    assert "use promote-step or abort" in rolled.objections[-1]
+    assert rolled.act(Verb.PROMOTE_STEP, "v3").share == 10
+
+
+def test_pause_twice_says_so() -> None:
+    """The second one changes nothing."""
+    rolled = stage(percent=10).act(Verb.PAUSE, "v3").act(Verb.PAUSE, "v3", text="again")
+    assert rolled.state == "Paused"
+    assert rolled.objections == ["pause of v3 has no effect: it is paused already"]
 
 
 # Git's last word
@@ -538,6 +603,19 @@ def test_a_version_that_is_production_from_the_start_is_no_rollout() -> None:
     assert (built.flags.production, built.routed) == ("v2", None)
 
 
+def test_what_is_refused_as_production_is_not_tried_as_a_rollout() -> None:
+    """One edit names the same version twice: it is the promotion that proves it, once."""
+    steady = Stage(pods={"churn-a": {"v3"}, "churn-b": set()}).settle()
+    steady.edit(version="v3", rollout={"version": "v3", "percent": 50}).wait(60)
+
+    assert steady.status.promotion is not None
+    assert steady.status.promotion.state == "Refused"
+    assert steady.status.rollout is None
+    assert steady.flags is not None
+    assert (steady.flags.production, steady.flags.resident) == ("v2", ("v2",))
+    assert len([flags for flags in steady.written if "v3" in flags.resident]) == 1
+
+
 def test_a_rebuilt_cluster_begins_at_the_first_step() -> None:
     """From the same Git and nothing else: production is spec.version, the rollout at its first step."""
     built = Stage(version="v2", spec={"rollout": {"version": "v3", "steps": STEPS}}).settle()
@@ -551,19 +629,21 @@ def test_a_rebuilt_cluster_begins_at_the_first_step() -> None:
 @pytest.mark.parametrize("lost", ["flags", "status"])
 @pytest.mark.parametrize("after", range(6))
 def test_an_operator_that_dies_between_writes_loses_nothing(lost: str, after: int) -> None:
-    """It dies in its n-th pass after the change; another one goes on, to the same end."""
+    """It dies in its n-th pass after harm was done; another one goes on, to the same end."""
     rolled = stepping()
     rolled.wait(35)
     rolled.traffic = HARMFUL
     rolled.now += timedelta(seconds=5)
     for number in range(after + 1):
         rolled.make_pass(dies_before=lost if number == after else "")
-    rolled.traffic = CLEAN
+
     rolled.settle()
-    seen = rolled.state
+
+    assert (rolled.state, rolled.routed) == ("Aborted", None)
+    rolled.traffic = CLEAN
     rolled.wait(300)
-    if seen == "Aborted":
-        assert rolled.routed is None
+    assert (rolled.state, rolled.routed) == ("Aborted", None)
+    assert rolled.reasons.count("RolloutAborted") == 1
 
 
 def test_an_abort_that_is_remembered_is_never_taken_back() -> None:
@@ -587,6 +667,12 @@ def test_lost_status_keeps_what_users_have() -> None:
     rolled.status = type(rolled.status)()
     rolled.settle()
     assert (rolled.share, rolled.state) == (100, "Complete")
+
+    stepped = stepping()
+    stepped.wait(35)
+    stepped.status = type(stepped.status)()
+    stepped.settle()
+    assert (stepped.share, stepped.state) == (10, "Holding")
 
 
 def test_a_lost_flag_store_is_written_again() -> None:

@@ -20,7 +20,7 @@ class Kubectl:
     cache: Path
 
     def run(
-        self, *arguments: str, document: Any = None, timeout: float = 60
+        self, *arguments: str, document: Any = None, timeout: float = 180
     ) -> subprocess.CompletedProcess[str]:
         """Run it and return what came back, unjudged; a document goes to standard input as JSON."""
         return subprocess.run(

@@ -26,7 +26,7 @@ from greenroom_operator.controller.status import build_status, find_transitions,
 from greenroom_operator.controller.texts import Transition
 from greenroom_runtime.contract.evidence import ArmEvidence, Bitmap, RolloutEvidence, WideBitmap
 from greenroom_runtime.contract.flags import FlagStore, Rollout, Shadow, dump_flags
-from greenroom_runtime.contract.report import FailureReason, MirrorReport, VersionReport
+from greenroom_runtime.contract.report import FailureReason, MirrorReport, VersionReport, VersionState
 from greenroom_runtime.contract.shadow import (
     ProcessEnd,
     ProcessReport,
@@ -109,6 +109,8 @@ class Stage:
     version: str = "v2"
     pods: dict[str, set[str]] = field(default_factory=lambda: {"churn-a": set(), "churn-b": set()})
     """By name, the versions that fail there."""
+    slow: set[str] = field(default_factory=set)
+    """Versions that pods are still at, and do not get on with."""
     now: datetime = NOW
     status: ModelDeploymentStatus = field(default_factory=ModelDeploymentStatus)
     flags: FlagStore | None = None
@@ -301,7 +303,9 @@ class Stage:
     def _view(self, name: str, fails: set[str]) -> PodView:
         flags = self.obeyed
         versions = [
-            failed(version) if version in fails else version_report(version)
+            failed(version)
+            if version in fails
+            else version_report(version, VersionState.PROVING if version in self.slow else VersionState.READY)
             for version in (flags.resident if flags else ())
             if flags and flags.prepares(version, pod=name)
         ]

@@ -244,7 +244,7 @@ def test_run_rolls_a_version_out_to_some_users(penguins: TrainedExample, manifes
 
 
 def test_run_obeys_actions(penguins: TrainedExample, manifest: Path, state: Path) -> None:
-    """The annotation raises, pauses, aborts and begins a rollout anew, once; what is no action is told."""
+    """The annotation raises, pauses, resumes, aborts and begins anew, each once; what is none is told."""
     steps = "steps: [{percent: 20, hold: 1h}, {percent: 50, hold: 1h}]"
     text = f"{MANIFEST}  rollout: {{version: v2, {steps}}}\n"
     features, users = penguins.holdout("v1")[0]["features"], [f"user-{number}" for number in range(40)]
@@ -268,6 +268,12 @@ def test_run_obeys_actions(penguins: TrainedExample, manifest: Path, state: Path
         assert 0 < few < routed(url)
         act("pause/v2/1")
         command.wait_for("v2 serves 50 % of users; paused by an action")
+        act("pause/v2/2")
+        command.wait_for("pause of v2 has no effect: it is paused already")
+        act("resume/v2/1")
+        command.wait_for("resume of v2, by the annotation")
+        act("resume/v2/2")
+        command.wait_for("resume of v2 has no effect: it is not paused")
         act("abort/v2/1")
         command.wait_for("rollout of v2 aborted")
         command.wait_for("v1 stays production")

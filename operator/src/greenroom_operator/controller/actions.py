@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from greenroom_operator.api.modeldeployment import ModelDeployment
-from greenroom_operator.api.rollout import RolloutState
+from greenroom_operator.api.rollout import Rollout, RolloutState, RolloutStatus
 from greenroom_runtime.contract import names
 
 MAX_LENGTH: Final = 512
@@ -85,16 +85,27 @@ def find_objection(action: Action, deployment: ModelDeployment) -> str:
     state = status.rollout.state if status.rollout else RolloutState.PREPARING
     if state not in _POSSIBLE[action.verb]:
         return f"{asked}: its rollout is {state}"
-    return _object_to_steps(action, deployment, state=state, asked=asked)
+    objection = _object_to_rollout(action.verb, spec.rollout, status.rollout)
+    return f"{asked}: {objection}" if objection else ""
 
 
-def _object_to_steps(action: Action, deployment: ModelDeployment, *, state: RolloutState, asked: str) -> str:
-    rollout = deployment.spec.rollout
-    if rollout is None:
-        return ""
+def _object_to_rollout(verb: Verb, rollout: Rollout, known: RolloutStatus | None) -> str:
+    """Return what is in the way of a verb that its rollout's state allows."""
+    state = known.state if known else RolloutState.PREPARING
     begins = state is RolloutState.WAITING_FOR_SHADOW  # without a verdict, whatever its share is
-    if action.verb is Verb.PROMOTE_STEP and rollout.steps is None and not begins:
-        return f"{asked}: it has no steps; set spec.rollout.percent"
-    if action.verb is Verb.RESUME and rollout.paused:
-        return f"{asked}: spec.rollout.paused is true; set it to false"
-    return ""
+    if verb is Verb.PROMOTE_STEP and rollout.steps is None and not begins:
+        return "it has no steps; set spec.rollout.percent"
+    paused = known is not None and bool(known.paused_by_action)
+    if verb is Verb.PAUSE and paused:
+        return "it is paused already"
+    return _object_to_resuming(rollout, state, paused=paused) if verb is Verb.RESUME else ""
+
+
+def _object_to_resuming(rollout: Rollout, state: RolloutState, *, paused: bool) -> str:
+    if rollout.paused:
+        return "spec.rollout.paused is true; set it to false"
+    if paused:
+        return ""
+    if state is RolloutState.PAUSED:
+        return "its gate cannot decide; use promote-step or abort, or send it more users"
+    return "it is not paused"

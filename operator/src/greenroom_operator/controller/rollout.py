@@ -131,6 +131,11 @@ class _Scene:
         """The flag store in force."""
         return self.world.flags or self.base
 
+    @property
+    def asks_step(self) -> bool:
+        """Whether a person asks for the next step now, whatever holds it."""
+        return self.spec.steps is not None and self.asks(Verb.PROMOTE_STEP)
+
     def asks(self, verb: Verb) -> bool:
         return self.action is not None and self.action.asks(verb, self.spec.version)
 
@@ -253,10 +258,10 @@ def _tell_wait(scene: _Scene) -> str:
 
 
 def _begin(scene: _Scene, progress: Progress) -> RolloutPlan:
-    """Every pod has it: route the first users, unless it is paused."""
+    """Every pod has it: route the first users, unless it is paused and nobody asks for a step."""
     digest = scene.observed.digests.get(progress.version, "") or _find_digest(scene, progress.version)
     progress = replace(progress, digest=digest)
-    if _is_paused(scene, progress):
+    if _is_paused(scene, progress) and not scene.asks_step:
         waiting = replace(
             progress, state=RolloutState.PAUSED, message="every pod has it; it begins once it is resumed"
         )
@@ -361,9 +366,10 @@ def _climb(scene: _Scene, progress: Progress, steps: Sequence[RolloutStep]) -> i
     shares = [to_hundredths(step.percent) for step in steps]
     at = find_step(scene.spec, progress.hundredths)
     if at is None:
-        return progress.hundredths if _is_paused(scene, progress) else shares[0]
+        held = _is_paused(scene, progress) and not scene.asks_step
+        return progress.hundredths if held else shares[0]
     edited = shares[at] != progress.hundredths
-    if edited or not (scene.asks(Verb.PROMOTE_STEP) or _may_go_on(scene, progress, hold=steps[at].hold)):
+    if edited or not (scene.asks_step or _may_go_on(scene, progress, hold=steps[at].hold)):
         return shares[at]
     return [*shares, WHOLE][at + 1]
 

@@ -259,7 +259,11 @@ class LocalDeployment:
 
     def _take_action(self) -> Action | None:
         """Return what the annotation asks for the first time, and say so; None where it has no effect."""
-        rollout = self.rollout and RolloutStatus(version=self.rollout.version, state=self.rollout.state)
+        rollout = self.rollout and RolloutStatus(
+            version=self.rollout.version,
+            state=self.rollout.state,
+            paused_by_action=self.rollout.paused or None,
+        )
         status = ModelDeploymentStatus(last_handled_action=self.handled, rollout=rollout)
         observed = self.deployment.model_copy(update={"status": status})
         action = find_action(observed)
