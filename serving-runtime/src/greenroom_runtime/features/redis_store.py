@@ -6,8 +6,9 @@ A value is JSON with the time of its fetch; its key has the format's version, th
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -41,6 +42,8 @@ _PATIENCE_SECONDS: Final = 2.0
 """How long a call may take after its caller has gone on: a connection that is being made, or an answer that
 is on its way, is worth more than a new one."""
 _CONNECTIONS: Final = 32
+_READS_AT_ONCE: Final = 4
+"""MGETs of single entities that are under way at the same time; who asks meanwhile is in the next one."""
 _MANY: Final = 1000
 """Keys that one MGET may ask for within the timeout; for each thousand more it may take as long again."""
 _READ_A_TURN: Final = 128
@@ -50,6 +53,8 @@ _WAITING: Final = 2048
 _WRITTEN_AT_ONCE: Final = 64
 
 _Client = Redis | RedisCluster
+_Value = bytes | None | SourceError
+"""What is under a key, or why that is not known."""
 
 
 class RedisStore:
@@ -82,6 +87,8 @@ class RedisStore:
         self._clock = clock
         self._wall_clock = wall_clock
         self._running: set[asyncio.Task[Any]] = set()
+        self._line: deque[tuple[str, asyncio.Future[_Value]]] = deque()
+        self._readers = 0
         self._queue: deque[tuple[str, bytes]] = deque()
         self._writer: asyncio.Task[None] | None = None
 
@@ -89,9 +96,12 @@ class RedisStore:
         """Return what Redis has of these, past its time included; SourceError where it fails."""
         if not self.breaker.admits():
             raise SourceError(f"Redis is left alone: {self.breaker.error}")
-        seconds = self._timeout * max(1.0, len(entities) / _MANY)
         keys = [self._start + entity for entity in entities]
-        values: list[bytes | None] = await self._call(lambda: self._mget(keys), seconds=seconds)
+        if len(keys) == 1:
+            values = [await self._get(keys[0])]
+        else:
+            seconds = self._timeout * max(1.0, len(keys) / _MANY)
+            values = await self._call(partial(self._mget, keys), seconds=seconds)
         found = {}
         for number, (entity, value) in enumerate(zip(entities, values, strict=True)):
             if number % _READ_A_TURN == _READ_A_TURN - 1:
@@ -124,6 +134,51 @@ class RedisStore:
         except (TimeoutError, RedisError, OSError):
             log.debug("Redis was left without a word")
 
+    async def _get(self, key: str) -> bytes | None:
+        """Read one key by the next MGET, which has those of others who ask at the same time.
+
+        Were each of many misses a call of its own they would want more connections than there are, and a
+        Redis that is well would look as if it failed.
+        """
+        value: asyncio.Future[_Value] = asyncio.get_running_loop().create_future()
+        self._line.append((key, value))
+        if self._readers < _READS_AT_ONCE:
+            self._readers += 1
+            self._begin(self._read_line())
+        await asyncio.wait({value}, timeout=self._timeout)
+        if not value.done():
+            value.cancel()  # whoever waits no longer is not asked for
+            raise SourceError(self._late(self._timeout))
+        outcome = value.result()
+        if isinstance(outcome, SourceError):
+            raise outcome
+        return outcome
+
+    async def _read_line(self) -> None:
+        try:
+            while self._line:
+                heads = [self._line.popleft() for _ in range(min(len(self._line), _MANY))]
+                await self._read_heads([(key, value) for key, value in heads if not value.done()])
+        finally:
+            self._readers -= 1  # here, not when the task is known to have ended: somebody may ask in between
+
+    async def _read_heads(self, heads: "Sequence[tuple[str, asyncio.Future[_Value]]]") -> None:
+        if not heads:
+            return
+        keys = [key for key, _ in heads]
+        values: Sequence[_Value]
+        try:
+            values = await self._call(partial(self._mget, keys), seconds=self._timeout)
+        except SourceError as error:
+            values = [SourceError(str(error)) for _ in keys]
+        for (_, value), outcome in zip(heads, values, strict=True):
+            if not value.done():
+                value.set_result(outcome)
+
+    @staticmethod
+    def _late(seconds: float) -> str:
+        return f"Redis did not answer within {seconds * 1000:g} ms"
+
     async def _mget(self, keys: Sequence[str]) -> Any:
         if isinstance(self._client, RedisCluster):
             return await self._client.mget_nonatomic(keys)
@@ -151,13 +206,11 @@ class RedisStore:
         wait would never be connected to.
         """
         started = self._clock()
-        task = asyncio.ensure_future(self._bounded(command))
-        self._running.add(task)
-        task.add_done_callback(self._ended)
+        task = self._begin(self._bounded(command))
         await asyncio.wait({task}, timeout=seconds)
         took = self._clock() - started
         if not task.done():
-            raise self._failure(f"Redis did not answer within {seconds * 1000:g} ms", seconds=took)
+            raise self._failure(self._late(seconds), seconds=took)
         try:
             answer = task.result()
         except asyncio.CancelledError:
@@ -171,6 +224,12 @@ class RedisStore:
     async def _bounded(self, command: Callable[[], Awaitable[Any]]) -> Any:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             return await command()
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._running.discard(task)
