@@ -472,6 +472,26 @@ async def test_a_changed_type_opens_the_breaker_in_the_end(service: FeatureServi
     assert len(service.asked) == 5
 
 
+async def test_one_entity_that_does_not_fit_takes_nothing_from_the_others(
+    service: FeatureService, url: str
+) -> None:
+    """However often it is asked for, alone or in lists."""
+    service.features["bad"] = {"age": "x"}
+
+    def accept(features: Features) -> str:
+        return "'age' is mistyped" if isinstance(features["age"], str) else ""
+
+    for address in (url, f"{service.url}/many"):
+        async with feature_cache(compute=address, clock=Clock()) as cache:
+            for _ in range(30):
+                with pytest.raises(FeaturesUnavailableError, match="has changed: 'age' is mistyped"):
+                    await cache.fetch("bad", AGE, accept)
+                await cache.fetch_many({"bad": AGE, "good": AGE}, accept)
+            assert (await cache.fetch("u1", AGE, accept)).source == "compute"
+            assert cache.source is not None
+            assert cache.source.breaker.state is BreakerState.CLOSED
+
+
 async def test_one_changed_value_in_a_list_is_told_of_its_entity_alone(service: FeatureService) -> None:
     """The others have their features."""
     service.features["bad"] = {"age": "x"}
