@@ -367,6 +367,15 @@ async def test_a_retry_after_beyond_the_deadline_is_kept_by_all(
         assert await sources(cache, 1, start=50) == {"compute"}
 
 
+async def test_who_is_told_to_wait_does_so_before_it_tries_again(service: FeatureService, url: str) -> None:
+    """What keeps others back keeps the second attempt back as well, and beyond the deadline there is none."""
+    service.status = 429
+    layer = {"url": url, "timeout_seconds": 0.09, "max_attempts": 5}
+    async with feature_cache(compute=layer, defaults={"age": 0.0}, chance=lambda: 1.0) as cache:
+        assert await sources(cache, 1) == {"default"}
+    assert len(service.asked) == 1
+
+
 async def test_what_passes_is_tried_again(service: FeatureService, url: str) -> None:
     """A 503, once."""
     service.status, service.failures = 503, 1

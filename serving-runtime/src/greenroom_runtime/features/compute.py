@@ -186,8 +186,7 @@ class ComputeSource:
 
     async def _let_pass(self, deadline: float, *, first: bool) -> None:
         """Wait for the rate limit; SourceError where the upstream shall not be asked now."""
-        if first and self._hold.on:
-            raise SourceError("the feature service has asked not to be asked for a while (Retry-After)")
+        await self._let_rest(deadline, first=first)
         if not self.breaker.admits():
             raise SourceError(f"the feature service is left alone: {self.breaker.error}")
         if self._rate is not None:
@@ -199,6 +198,14 @@ class ComputeSource:
                 )
             if reserved:
                 await asyncio.sleep(reserved)
+                await self._let_rest(deadline, first=first)
+
+    async def _let_rest(self, deadline: float, *, first: bool) -> None:
+        """Leave the upstream alone for as long as it has asked; only who has asked already waits for that."""
+        while (seconds := self._hold.seconds) > 0:
+            if first or self._clock() + seconds >= deadline:
+                raise SourceError("the feature service has asked not to be asked for a while (Retry-After)")
+            await asyncio.sleep(seconds)
 
     async def _attempt(self, query: Query, accept: Accept, deadline: float) -> _Outcome:
         started = self._clock()
