@@ -14,7 +14,14 @@ from greenroom_runtime.contract.config import Compute
 from greenroom_runtime.contract.report import BreakerState
 from greenroom_runtime.features.chain import FeatureCache
 from greenroom_runtime.features.compute import CA_CERT as COMPUTE_CA_CERT
-from greenroom_runtime.features.entry import Features, FeaturesUnavailableError, Found, SourceError
+from greenroom_runtime.features.entry import (
+    COMPUTE,
+    Entry,
+    Features,
+    FeaturesUnavailableError,
+    Found,
+    SourceError,
+)
 from greenroom_runtime.features.lookup import open_lookup
 from greenroom_runtime.features.redis_store import CA_CERT, PASSWORD, open_client
 from tests.support.fault_proxy import FaultProxy, fault_proxy
@@ -238,6 +245,20 @@ async def test_a_redis_that_is_full_is_read_on(redis: RedisServer, url: str) -> 
             await until(lambda: store.dropped == 30)
             assert store.breaker.state is BreakerState.CLOSED
             assert await sources(cache, 30) == {"redis"}
+
+
+async def test_what_waits_to_be_written_is_bounded_in_bytes(redis: RedisServer) -> None:
+    """Large values that come faster than Redis takes them do not fill a pod's memory; there is room again."""
+    large = Entry({"text": "x" * 2**20}, born=0.0, size=2**20, source=COMPUTE)
+    async with feature_cache(redis=redis.url) as cache:
+        store = cache.store
+        assert store is not None
+        for _ in range(2):
+            dropped = store.dropped
+            for number in range(40):
+                store.put(f"u{number}", large)
+            assert store.dropped == dropped + 24
+            await until(lambda: not store._queue)  # type: ignore[attr-defined]
 
 
 async def test_a_key_of_another_kind_is_garbage(redis: RedisServer, url: str) -> None:

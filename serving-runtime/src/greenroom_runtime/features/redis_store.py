@@ -50,7 +50,11 @@ _READ_A_TURN: Final = 128
 """Values that are read before requests get their turn of the event loop."""
 _WAITING: Final = 2048
 """Values that wait to be written; more are dropped."""
+_WAITING_BYTES: Final = 16 * 1024 * 1024
+"""Of these values; more are dropped."""
 _WRITTEN_AT_ONCE: Final = 64
+_AHEAD_SECONDS: Final = 3600.0
+"""How far another clock may be ahead of ours."""
 
 _Client = Redis | RedisCluster
 _Value = bytes | None | SourceError
@@ -90,6 +94,7 @@ class RedisStore:
         self._line: deque[tuple[str, asyncio.Future[_Value]]] = deque()
         self._readers = 0
         self._queue: deque[tuple[str, bytes]] = deque()
+        self._queued_bytes = 0
         self._writer: asyncio.Task[None] | None = None
 
     async def get_many(self, entities: Sequence[str]) -> dict[str, Entry]:
@@ -112,12 +117,13 @@ class RedisStore:
 
     def put(self, entity: str, entry: Entry) -> None:
         """Write an entry soon, or never: nobody waits for it and nothing fails over it."""
-        if len(self._queue) >= _WAITING or self.breaker.error:
+        if len(self._queue) >= _WAITING or self._queued_bytes >= _WAITING_BYTES or self.breaker.error:
             self.dropped += 1
             return
         at = self._wall_clock() - (self._clock() - entry.born)
         value = orjson.dumps({"at": at, "features": entry.features})
         self._queue.append((self._start + entity, value))
+        self._queued_bytes += len(value)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.ensure_future(self._write())
 
@@ -189,6 +195,7 @@ class RedisStore:
             pipeline = self._client.pipeline(transaction=False)
             number = min(len(self._queue), _WRITTEN_AT_ONCE)
             for key, value in (self._queue.popleft() for _ in range(number)):
+                self._queued_bytes -= len(value)
                 pipeline.set(key, value, px=self._expire_ms)
             try:
                 await self._bounded(pipeline.execute)
@@ -198,6 +205,7 @@ class RedisStore:
                     log.warning("features are not written back", error=_told(error))
                 self.dropped += number + len(self._queue)
                 self._queue.clear()
+                self._queued_bytes = 0
 
     async def _call(self, command: Callable[[], Awaitable[Any]], *, seconds: float) -> Any:
         """Run a command; SourceError where it fails, or takes longer than its caller can wait.
@@ -247,7 +255,9 @@ class RedisStore:
             features, at = document["features"], document["at"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             features, at = None, None
-        if type(features) is not dict or type(at) not in (int, float):
+        # A time that is far ahead is in another unit, most likely: such a value would stay young for ever.
+        timed = type(at) in (int, float) and at <= self._wall_clock() + _AHEAD_SECONDS
+        if type(features) is not dict or not timed:
             self.garbage += 1
             if self.garbage == 1:
                 log.warning(
