@@ -198,6 +198,16 @@ async def test_a_burst_of_misses_is_no_failure_of_a_redis_that_is_well(redis: Re
         assert redis.commands("mget") <= 8
 
 
+async def test_more_batches_than_connections_are_no_failure_of_redis(redis: RedisServer, url: str) -> None:
+    """Those for which there is none are computed, and Redis is asked on."""
+    async with feature_cache(redis=redis.url, compute=url) as cache:
+        batches = [{f"a{number}": AGE, f"b{number}": AGE} for number in range(60)]
+        found = await asyncio.gather(*(cache.fetch_many(batch, anything) for batch in batches))
+        assert {getattr(one, "source", "") for batch in found for one in batch.values()} == {"compute"}
+        assert cache.store is not None
+        assert (cache.store.tally.failures, cache.store.breaker.error) == (0, "")
+
+
 async def test_resets_are_taken_for_a_dead_redis(proxy: FaultProxy, url: str) -> None:
     """Whenever they come."""
     async with feature_cache(redis=impatient(proxy.port), compute=url) as cache:

@@ -223,6 +223,8 @@ class RedisStore:
             answer = task.result()
         except asyncio.CancelledError:
             raise SourceError("Redis is being closed") from None
+        except MaxConnectionsError:  # that is our doing: those who have a connection tell how Redis is
+            raise SourceError(f"all {_CONNECTIONS} connections to Redis are waiting for it") from None
         except Exception as error:  # noqa: BLE001 not all that redis-py raises is a RedisError
             raise self._failure(_told(error), seconds=took) from None  # redis-py's texts may hold the key
         self.tally.add(took, failed=False)
@@ -280,8 +282,6 @@ def _told(error: BaseException) -> str:
     """Say what happened without what was asked for."""
     if isinstance(error, AuthenticationError):
         return f"Redis refuses the password: see features.redis.secretRef ({type(error).__name__})"
-    if isinstance(error, MaxConnectionsError):
-        return f"all {_CONNECTIONS} connections to Redis are waiting for it"
     if isinstance(error, ResponseError):
         word = str(error).split(" ", 1)[0][:32]
         return f"Redis refuses the command: {word}"
