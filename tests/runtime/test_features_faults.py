@@ -23,7 +23,7 @@ from greenroom_runtime.features.entry import (
     SourceError,
 )
 from greenroom_runtime.features.lookup import open_lookup
-from greenroom_runtime.features.redis_store import CA_CERT, PASSWORD, open_client
+from greenroom_runtime.features.redis_store import CA_CERT, PASSWORD, USERNAME, open_client
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.features import KEY_START, Clock, anything, feature_cache, until
 from tests.support.redis import RedisServer, free_port, redis_server
@@ -239,6 +239,42 @@ async def test_no_password_is_told_as_such(url: str) -> None:
             await sources(cache, 10)
             assert cache.store is not None
             assert "refuses" in cache.store.breaker.error
+
+
+async def test_a_user_without_rights_is_told_which(redis: RedisServer, url: str) -> None:
+    """Redis' own words are about the key; who may read alone has the rest of it computed."""
+    with redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "other", "on", ">right", "~other:*", "+@all")
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">right", f"~{KEY_START}*", "+mget")
+    secret = {PASSWORD: "right", USERNAME: "other"}
+    async with feature_cache(redis=redis.url, compute=url, environment=secret, clock=Clock()) as cache:
+        assert await sources(cache, 10) == {"compute"}
+        state = cache.report().redis_state
+        assert state is not None
+        told = "Redis refuses the user: it must be allowed MGET and SET of greenroom:features:1:*"
+        assert state.error == told
+    secret[USERNAME] = "reader"
+    async with feature_cache(redis=redis.url, compute=url, environment=secret) as cache:
+        assert await sources(cache, 10) == {"compute"}
+        store = cache.store
+        assert store is not None
+        await until(lambda: store.dropped)
+        assert store.breaker.state is BreakerState.CLOSED
+
+
+async def test_sentinels_that_know_no_such_master_are_told_as_such(url: str, tmp_path: Path) -> None:
+    """Nothing that anybody would look for at Redis itself."""
+    settings = tmp_path / "sentinel.conf"
+    settings.write_text("")
+    with redis_server(str(settings), "--sentinel") as sentinel:
+        layer = {"url": f"redis+sentinel://127.0.0.1:{sentinel.port}/other", "timeout_seconds": 5.0}
+        async with feature_cache(redis=layer, compute=url, clock=Clock()) as cache:
+            assert await sources(cache, 10) == {"compute"}
+            state = cache.report().redis_state
+    assert state is not None
+    assert state.error.startswith(
+        "Redis cannot be found: no sentinel tells its master; see features.redis.url"
+    )
 
 
 async def test_a_redis_that_is_full_is_read_on(redis: RedisServer, url: str) -> None:

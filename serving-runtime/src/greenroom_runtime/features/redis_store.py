@@ -17,9 +17,17 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, MaxConnectionsError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    MaxConnectionsError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from greenroom_runtime.contract import names
@@ -55,6 +63,17 @@ _WAITING_BYTES: Final = 16 * 1024 * 1024
 _WRITTEN_AT_ONCE: Final = 64
 _AHEAD_SECONDS: Final = 3600.0
 """How far another clock may be ahead of ours."""
+
+_TOLD: Final[Mapping[type[RedisError], str]] = {
+    AuthenticationError: "Redis refuses the password: see features.redis.secretRef",
+    NoPermissionError: f"Redis refuses the user: it must be allowed MGET and SET of {PREFIX}:*",
+    OutOfMemoryError: "Redis is full",
+    ReadOnlyError: "Redis takes no writes: it is a replica",
+    MasterNotFoundError: (
+        "Redis cannot be found: no sentinel tells its master; see features.redis.url, and SENTINEL_PASSWORD"
+    ),
+}
+"""What is wrong where the error's kind says it: Redis' own words may hold the key."""
 
 _Client = Redis | RedisCluster
 _Value = bytes | None | SourceError
@@ -280,8 +299,9 @@ class RedisStore:
 
 def _told(error: BaseException) -> str:
     """Say what happened without what was asked for."""
-    if isinstance(error, AuthenticationError):
-        return f"Redis refuses the password: see features.redis.secretRef ({type(error).__name__})"
+    for kind, text in _TOLD.items():
+        if isinstance(error, kind):
+            return text
     if isinstance(error, ResponseError):
         word = str(error).split(" ", 1)[0][:32]
         return f"Redis refuses the command: {word}"
