@@ -224,10 +224,16 @@ def _log(pod: ServingProcess) -> Path:
     return pod.models.parent.parent / "log"
 
 
-def test_metrics_and_report_add_up(pod: ServingProcess) -> None:
+def test_metrics_and_report_add_up(pod: ServingProcess, service: FeatureService) -> None:
     """Each row whose features were fetched is counted once, by where they came from."""
+    before = pod.report().features
+    service.features["hal"] = FETCHED
+    for _ in range(3):
+        pod.predict(SENT, user_id="hal")
     report = pod.report().features
+    assert before is not None
     assert report is not None
+    assert (report.compute, report.memory) == (before.compute + 1, before.memory + 2)
     for source in ("memory", "redis", "compute", "stale", "default"):
         assert metric(pod, f'greenroom_feature_rows_total{{source="{source}"}}') == getattr(report, source)
     assert metric(pod, "greenroom_feature_failed_total") == report.failed
