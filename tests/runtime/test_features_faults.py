@@ -367,6 +367,23 @@ async def test_a_redis_cluster_is_accepted(url: str) -> None:
             assert [getattr(one, "source", "") for one in found.values()] == ["redis", "compute"]
 
 
+async def test_a_cluster_has_time_for_the_slots_of_a_batch() -> None:
+    """Its timeout is for each hundred entities: a batch of a thousand may take ten times as long."""
+    entities = [f"u{number}" for number in range(1000)]
+    with redis_server("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            await until(lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")))
+        server.freeze()
+        address = f"redis+cluster://127.0.0.1:{server.port}"
+        async with feature_cache(redis={"url": address, "timeout_seconds": 0.1}) as cache:
+            store = cache.store
+            assert store is not None
+            with pytest.raises(SourceError, match="did not answer within 1000 ms"):
+                await store.get_many(entities)
+        server.thaw()
+
+
 async def test_sentinels_are_asked_for_the_master(url: str, tmp_path: Path) -> None:
     """Any of them that answers will do."""
     with redis_server() as master:

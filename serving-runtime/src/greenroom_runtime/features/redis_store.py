@@ -54,6 +54,8 @@ _READS_AT_ONCE: Final = 4
 """MGETs of single entities that are under way at the same time; who asks meanwhile is in the next one."""
 _MANY: Final = 1000
 """Keys that one MGET may ask for within the timeout; for each thousand more it may take as long again."""
+_MANY_OF_A_CLUSTER: Final = 100
+"""The same of a cluster, where each slot's keys are an MGET of their own, and their client takes its time."""
 _READ_A_TURN: Final = 128
 """Values that are read before requests get their turn of the event loop."""
 _WAITING: Final = 2048
@@ -106,6 +108,7 @@ class RedisStore:
         self._ttl = settings.ttl_seconds
         self._expire_ms = int((settings.ttl_seconds + keep_seconds) * 1000) or 1
         self._client = client
+        self._many = _MANY_OF_A_CLUSTER if isinstance(client, RedisCluster) else _MANY
         self._start = f"{PREFIX}:{namespace}/{model}:"
         self._clock = clock
         self._wall_clock = wall_clock
@@ -124,7 +127,7 @@ class RedisStore:
         if len(keys) == 1:
             values = [await self._get(keys[0])]
         else:
-            seconds = self._timeout * max(1.0, len(keys) / _MANY)
+            seconds = self._timeout * max(1.0, len(keys) / self._many)
             values = await self._call(partial(self._mget, keys), seconds=seconds)
         found = {}
         for number, (entity, value) in enumerate(zip(entities, values, strict=True)):
@@ -182,7 +185,7 @@ class RedisStore:
     async def _read_line(self) -> None:
         try:
             while self._line:
-                heads = [self._line.popleft() for _ in range(min(len(self._line), _MANY))]
+                heads = [self._line.popleft() for _ in range(min(len(self._line), self._many))]
                 await self._read_heads([(key, value) for key, value in heads if not value.done()])
         finally:
             self._readers -= 1  # here, not when the task is known to have ended: somebody may ask in between
