@@ -69,6 +69,13 @@ class Penguins:
             time.sleep(0.1)
         return found
 
+    def until_told(self, *reasons: str) -> None:
+        """Wait until events of all these reasons are there: each is posted after the status it is about."""
+        _until(
+            lambda: self("get", "events", "--output=jsonpath={.items[*].reason}").split(),
+            set(reasons).issubset,
+        )
+
     def until_promoted(self, version: str) -> dict[str, Any]:
         """Wait until every pod answers with a version, and the operator says so."""
         return self.until(

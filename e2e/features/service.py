@@ -30,4 +30,6 @@ class Service(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     Service.known = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    # By default six connections may wait to be taken; of more the kernel lets each wait for a second.
+    ThreadingHTTPServer.request_queue_size = 128
     ThreadingHTTPServer(("", 8000), Service).serve_forever()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from greenroom_operator.api import podschemas
+from greenroom_operator.api.features import FeaturesStatus, SourceState
 from greenroom_operator.api.fields import Condition, ConditionStatus
 from greenroom_operator.api.modeldeployment import (
     API_VERSION,
@@ -111,6 +112,19 @@ SERVING = ModelDeploymentStatus(
     ),
     prediction_log=PredictionLogStatus(
         pods_failing=1, dropped=2**63 - 1, pod="churn-1", error="no space left on device", time=NOW
+    ),
+    features=FeaturesStatus(
+        summary="memory 92%, redis 6%, compute 1%, default 1%",
+        memory_percent=92,
+        redis_percent=6,
+        compute_percent=1,
+        default_percent=1,
+        redis=SourceState.LEFT_ALONE,
+        compute=SourceState.ASKED,
+        pods_failing=1,
+        pod="churn-1",
+        error="Redis cannot be reached",
+        time=NOW,
     ),
     history=(HistoryEntry(version="v2", time=NOW, event="Promoted"),),
 )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from e2e.cluster import ApiServer
 from greenroom_operator.controller.reconcile import Reconciler
@@ -20,6 +21,7 @@ from greenroom_operator.metrics import Metrics
 from greenroom_operator.pods import PodReports, ShadowReports
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import parse_flags
+from greenroom_runtime.contract.report import BreakerState, FeatureReport, PodReport, UpstreamReport
 from tests.support.kubectl import Kubectl
 from tests.support.manifests import model_deployment
 
@@ -29,18 +31,19 @@ _NAMES = (f"reconcile-{number}" for number in itertools.count())
 class Operator:
     """One operator's memory and its one recipe, without informers: `observe` lists what they would tell."""
 
-    def __init__(self, kube: Kube, namespace: str) -> None:
-        self.kube, self.namespace = kube, namespace
+    def __init__(self, kube: Kube, namespace: str, *, report_port: int | None = None) -> None:
+        self.kube, self.namespace, self.report_port = kube, namespace, report_port
         self.forget()
 
     def forget(self) -> None:
         """Be a new process."""
         metrics = Metrics()
         self.store = Store()
+        self.reports = PodReports(port=self.report_port)
         self.reconciler = Reconciler(
             store=self.store,
             writer=Writer(self.kube, store=self.store, metrics=metrics, may_write=lambda: True),
-            reports=PodReports(),
+            reports=self.reports,
             shadow_reports=ShadowReports(),
             default_image="greenroom-runtime:test",
             instance="test",
@@ -84,6 +87,32 @@ async def operator(
     await kube.close()
 
 
+class Pod:
+    """What a pod would serve: one report, which may be changed."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.features = FeatureReport()
+
+    async def report(self, _: web.Request) -> web.Response:
+        """Answer as the runtime does."""
+        report = PodReport(pod="churn-1-a", model="churn", features=self.features)
+        return web.json_response(text=report.model_dump_json())
+
+
+@pytest.fixture
+async def pod() -> AsyncIterator[Pod]:
+    """Serve a pod's report on this machine."""
+    pod, application = Pod(), web.Application()
+    application.router.add_get("/report", pod.report)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    pod.port = runner.addresses[0][1]
+    yield pod
+    await runner.cleanup()
+
+
 @pytest.fixture
 def apply(kubectl: Kubectl, namespace: str) -> Any:
     """Return a function that applies a ModelDeployment as a user does."""
@@ -114,7 +143,7 @@ def report_rollout(kubectl: Kubectl, namespace: str, *, updated: int) -> None:
     kubectl("patch", "deployment", "churn", "--namespace", namespace, *patch)
 
 
-def run_pod(kubectl: Kubectl, namespace: str) -> None:
+def run_pod(kubectl: Kubectl, namespace: str, *, ip: str = "") -> None:
     """Say what controllers and kubelet would: there is a pod, and it runs."""
     kubectl("create", "serviceaccount", "default", "--namespace", namespace)
     owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "churn-1", "uid": "1", "controller": True}
@@ -129,7 +158,8 @@ def run_pod(kubectl: Kubectl, namespace: str) -> None:
         "spec": {"containers": [{"name": "serving", "image": "greenroom-runtime:test"}]},
     }
     kubectl("apply", "--namespace", namespace, "--filename=-", document=document)
-    patch = ("--subresource=status", "--type=merge", '--patch={"status": {"phase": "Running"}}')
+    status = {"phase": "Running", **({"podIP": ip, "podIPs": [{"ip": ip}]} if ip else {})}
+    patch = ("--subresource=status", "--type=merge", "--patch", json.dumps({"status": status}))
     kubectl("patch", "pod", "churn-1-a", "--namespace", namespace, *patch)
 
 
@@ -360,6 +390,57 @@ async def test_a_shadow_is_told_to_pods_once_they_are_replaced(
     assert await operator.pass_over() == 0
     operator.forget()
     assert await operator.pass_over() == 0
+
+
+async def test_a_source_of_features_that_fails_is_told_until_it_does_not(
+    operator: Operator, pod: Pod, apply: Any, kubectl: Kubectl, namespace: str
+) -> None:
+    """By status, condition and events, which go when features do; Ready does not depend on it."""
+    operator = Operator(operator.kube, namespace, report_port=pod.port)
+    apply(features={"redis": {"url": "redis://cache"}})
+    await operator.pass_over()
+    assert conditions_of(kubectl, namespace)["FeaturesHealthy"]["reason"] == "NotObserved"
+    run_pod(kubectl, namespace, ip="127.0.0.1")
+    await operator.pass_over()
+    asking = asyncio.create_task(operator.reports.run(lambda _: None))
+    uid = kubectl.get("pod", "churn-1-a", "--namespace", namespace)["metadata"]["uid"]
+    for redis, state, reason in (
+        (
+            UpstreamReport(state=BreakerState.OPEN, error="Redis cannot be reached"),
+            "LeftAlone",
+            "FeatureSourceFailing",
+        ),
+        (UpstreamReport(), "Asked", "FeaturesFetched"),
+    ):
+        pod.features = FeatureReport(memory=3, default=1, redis_state=redis)
+        await heard(operator, uid, pod)
+        await operator.pass_over()
+        found = kubectl.get("modeldeployment", "churn", "--namespace", namespace)["status"]
+        assert (found["features"]["redis"], found["features"]["summary"]) == (
+            state,
+            "memory 75%, default 25%",
+        )
+        conditions = conditions_of(kubectl, namespace)
+        assert conditions["FeaturesHealthy"]["reason"] == reason
+        assert conditions["Ready"]["reason"] == "PodsStarting"
+        assert await operator.pass_over() == 0
+    events = kubectl.get("events", "--namespace", namespace)["items"]
+    assert {"FeatureSourceFailing", "FeatureSourceRecovered"} <= {event["reason"] for event in events}
+    apply()
+    await operator.pass_over()
+    assert "features" not in kubectl.get("modeldeployment", "churn", "--namespace", namespace)["status"]
+    assert "FeaturesHealthy" not in conditions_of(kubectl, namespace)
+    asking.cancel()
+
+
+async def heard(operator: Operator, uid: str, pod: Pod) -> None:
+    """Wait until the operator knows what the pod says now."""
+    async with asyncio.timeout(60):
+        while True:
+            known = operator.reports.observation(uid)
+            if known is not None and known.report is not None and known.report.features == pod.features:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def test_a_version_or_a_share_changes_no_pod(

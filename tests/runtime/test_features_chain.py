@@ -219,7 +219,14 @@ async def test_redis_alone_is_a_source(redis: RedisServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"\xff\xfe", b"[]", b'{"features": {"age": 1}}', b'{"at": "x", "features": {}}']
+    "value",
+    [
+        b"\xff\xfe",
+        b"[]",
+        b'{"features": {"age": 1}}',
+        b'{"at": "x", "features": {}}',
+        b'{"at": 1795000000250, "features": {"age": 1}}',
+    ],
 )
 async def test_garbage_in_redis_is_replaced(
     redis: RedisServer, service: FeatureService, value: bytes

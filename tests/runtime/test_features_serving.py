@@ -224,10 +224,16 @@ def _log(pod: ServingProcess) -> Path:
     return pod.models.parent.parent / "log"
 
 
-def test_metrics_and_report_add_up(pod: ServingProcess) -> None:
+def test_metrics_and_report_add_up(pod: ServingProcess, service: FeatureService) -> None:
     """Each row whose features were fetched is counted once, by where they came from."""
+    before = pod.report().features
+    service.features["hal"] = FETCHED
+    for _ in range(3):
+        pod.predict(SENT, user_id="hal")
     report = pod.report().features
+    assert before is not None
     assert report is not None
+    assert (report.compute, report.memory) == (before.compute + 1, before.memory + 2)
     for source in ("memory", "redis", "compute", "stale", "default"):
         assert metric(pod, f'greenroom_feature_rows_total{{source="{source}"}}') == getattr(report, source)
     assert metric(pod, "greenroom_feature_failed_total") == report.failed
@@ -258,6 +264,26 @@ def test_a_pod_ends_in_order_while_features_are_fetched(tmp_path: Path) -> None:
             assert pod.stop() == 0
             redis.thaw()
         assert [line for line in pod.log if line.get("level") == "error" or "Task" in str(line)] == []
+
+
+def test_a_default_of_the_wrong_type_is_told_as_such(tmp_path: Path) -> None:
+    """Nobody has changed it: whoever wrote the ModelDeployment corrects it there."""
+    write_classifier(tmp_path / "source", "v1")
+    uri = f"file://{tmp_path / 'source'}"
+    with feature_service() as service:
+        features = {
+            "compute": {"url": f"{service.url}/one/{{entity}}", **GENEROUS},
+            "defaults": {"age": "old", "income": None},
+        }
+        with ServingProcess(tmp_path / "run", source_uri=uri, features=features) as pod:
+            pod.flags.write(flags("v1"))
+            pod.wait_ready("v1")
+            refused = pod.predict(SENT, user_id="u")
+            answer = pod.predict({**SENT, "age": 41.0}, user_id="u")
+    problem = refused.json()
+    assert (refused.status_code, problem["type"]) == (502, "urn:greenroom:problem:features-unfit")
+    assert "features.defaults are not what the model takes: 'age'; correct them" in problem["detail"]
+    assert (answer.status_code, answer.headers["X-Feature-Source"]) == (200, "default")
 
 
 def test_layers_that_cannot_work_are_told_and_production_serves(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from greenroom_runtime.api.errors import ProblemError
-from greenroom_runtime.features.entry import FeaturesUnavailableError
+from greenroom_runtime.features.entry import DEFAULT, FeaturesUnavailableError
 
 UNFIT: Final = "features-unfit"
 """The kind of problem of features that were fetched, and are not what the model takes."""
@@ -28,7 +28,12 @@ def blame(
     if not unfit:
         return problem
     named = ", ".join(repr(error["feature"]) for error in unfit[:8])
-    detail = f"features from {source} are not what the model takes: {named}; somebody has changed them"
+    if source == DEFAULT:  # the last resort: what comes from elsewhere has passed the door
+        detail = (
+            f"features.defaults are not what the model takes: {named}; correct them in the ModelDeployment"
+        )
+    else:
+        detail = f"features from {source} are not what the model takes: {named}; somebody has changed them"
     extra = {"errors": unfit, "feature_source": source}
     return ProblemError(status=HTTPStatus.BAD_GATEWAY, kind=UNFIT, detail=detail, extra=extra)
 

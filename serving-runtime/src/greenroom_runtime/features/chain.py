@@ -85,7 +85,7 @@ class Source(Upstream, Protocol):
 
 @dataclass(kw_only=True)
 class Counts:
-    """Rows whose features were fetched, since the process started."""
+    """Rows whose features were fetched, since the process started; of a batch each entity once."""
 
     by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES[1:], 0))
     failed: int = 0

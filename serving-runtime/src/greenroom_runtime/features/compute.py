@@ -36,6 +36,8 @@ _LARGE_BYTES: Final = 64 * 1024
 """Answers from this size on are read in a thread: others must not wait for them."""
 _BATCH_SECONDS: Final = 10.0
 """After which nothing more of a batch is asked for."""
+_UNFIT_REMEMBERED: Final = 1000
+"""Entities."""
 _UNDONE: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 """Answers that say that nothing was done: what is not idempotent may be sent again, too."""
 _PASSING: Final = _UNDONE | {
@@ -106,6 +108,8 @@ class ComputeSource:
             self._headers["Authorization"] = authorization
         self._tls = _tls(settings.url, environment.get(CA_CERT, ""))
         self._session: aiohttp.ClientSession | None = None
+        self._unfit: dict[str, str] = {}
+        """Entities whose values did not fit when they were fetched last."""
         self._complaint = ""
         """What was told last of values that do not fit."""
 
@@ -182,8 +186,7 @@ class ComputeSource:
 
     async def _let_pass(self, deadline: float, *, first: bool) -> None:
         """Wait for the rate limit; SourceError where the upstream shall not be asked now."""
-        if first and self._hold.on:
-            raise SourceError("the feature service has asked not to be asked for a while (Retry-After)")
+        await self._let_rest(deadline, first=first)
         if not self.breaker.admits():
             raise SourceError(f"the feature service is left alone: {self.breaker.error}")
         if self._rate is not None:
@@ -195,6 +198,14 @@ class ComputeSource:
                 )
             if reserved:
                 await asyncio.sleep(reserved)
+                await self._let_rest(deadline, first=first)
+
+    async def _let_rest(self, deadline: float, *, first: bool) -> None:
+        """Leave the upstream alone for as long as it has asked; only who has asked already waits for that."""
+        while (seconds := self._hold.seconds) > 0:
+            if first or self._clock() + seconds >= deadline:
+                raise SourceError("the feature service has asked not to be asked for a while (Retry-After)")
+            await asyncio.sleep(seconds)
 
     async def _attempt(self, query: Query, accept: Accept, deadline: float) -> _Outcome:
         started = self._clock()
@@ -214,14 +225,29 @@ class ComputeSource:
             raise self._failed(error, started) from None
         self.tally.add(self._clock() - started, failed=bool(outcome.unfit))
         self._hold.end()
-        if outcome.unfit:
-            self._tell_unfit(next(iter(outcome.unfit.values()))[:256])
-        else:
-            self.breaker.succeeded()
+        self._weigh(outcome)
         return outcome
 
+    def _weigh(self, outcome: _Outcome) -> None:
+        """Tell the breaker of an answer that came: an entity whose values do not fit counts once.
+
+        Else one of whom the service knows nonsense, and who is asked for again and again, would take the
+        features of all the others away.
+        """
+        for entity in self._unfit.keys() & outcome.answers.keys() - outcome.unfit.keys():
+            del self._unfit[entity]
+        news = outcome.unfit.keys() - self._unfit.keys()
+        self._unfit.update(outcome.unfit)
+        while len(self._unfit) > _UNFIT_REMEMBERED:
+            del self._unfit[next(iter(self._unfit))]
+        if not outcome.unfit or len(outcome.answers) - len(outcome.unfit) > len(news):
+            self.breaker.succeeded()
+        elif news:
+            self.breaker.failed(next(iter(outcome.unfit.values()))[:256])
+        if outcome.unfit:
+            self._tell_unfit(next(iter(outcome.unfit.values()))[:256])
+
     def _tell_unfit(self, complaint: str) -> None:
-        self.breaker.failed(complaint)
         if complaint != self._complaint:
             self._complaint = complaint
             log.warning("features do not fit", error=complaint)

@@ -70,9 +70,9 @@ class Hold:
     _refusals: int = 0
 
     @property
-    def on(self) -> bool:
-        """Whether calls are kept back now."""
-        return self.clock() < self.until
+    def seconds(self) -> float:
+        """How much longer calls are kept back; 0 where they are not."""
+        return max(0.0, self.until - self.clock())
 
     def begin(self, retry_after: float) -> None:
         """Keep calls back for so many seconds; 0 where the upstream has named none."""

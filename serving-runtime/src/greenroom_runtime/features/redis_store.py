@@ -6,8 +6,9 @@ A value is JSON with the time of its fetch; its key has the format's version, th
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -16,9 +17,17 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, MaxConnectionsError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    MaxConnectionsError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from greenroom_runtime.contract import names
@@ -41,15 +50,36 @@ _PATIENCE_SECONDS: Final = 2.0
 """How long a call may take after its caller has gone on: a connection that is being made, or an answer that
 is on its way, is worth more than a new one."""
 _CONNECTIONS: Final = 32
+_READS_AT_ONCE: Final = 4
+"""MGETs of single entities that are under way at the same time; who asks meanwhile is in the next one."""
 _MANY: Final = 1000
 """Keys that one MGET may ask for within the timeout; for each thousand more it may take as long again."""
+_MANY_OF_A_CLUSTER: Final = 100
+"""The same of a cluster, where each slot's keys are an MGET of their own, and their client takes its time."""
 _READ_A_TURN: Final = 128
 """Values that are read before requests get their turn of the event loop."""
 _WAITING: Final = 2048
 """Values that wait to be written; more are dropped."""
+_WAITING_BYTES: Final = 16 * 1024 * 1024
+"""Of these values; more are dropped."""
 _WRITTEN_AT_ONCE: Final = 64
+_AHEAD_SECONDS: Final = 3600.0
+"""How far another clock may be ahead of ours."""
+
+_TOLD: Final[Mapping[type[RedisError], str]] = {
+    AuthenticationError: "Redis refuses the password: see features.redis.secretRef",
+    NoPermissionError: f"Redis refuses the user: it must be allowed MGET and SET of {PREFIX}:*",
+    OutOfMemoryError: "Redis is full",
+    ReadOnlyError: "Redis takes no writes: it is a replica",
+    MasterNotFoundError: (
+        "Redis cannot be found: no sentinel tells its master; see features.redis.url, and SENTINEL_PASSWORD"
+    ),
+}
+"""What is wrong where the error's kind says it: Redis' own words may hold the key."""
 
 _Client = Redis | RedisCluster
+_Value = bytes | None | SourceError
+"""What is under a key, or why that is not known."""
 
 
 class RedisStore:
@@ -78,20 +108,27 @@ class RedisStore:
         self._ttl = settings.ttl_seconds
         self._expire_ms = int((settings.ttl_seconds + keep_seconds) * 1000) or 1
         self._client = client
+        self._many = _MANY_OF_A_CLUSTER if isinstance(client, RedisCluster) else _MANY
         self._start = f"{PREFIX}:{namespace}/{model}:"
         self._clock = clock
         self._wall_clock = wall_clock
         self._running: set[asyncio.Task[Any]] = set()
+        self._line: deque[tuple[str, asyncio.Future[_Value]]] = deque()
+        self._readers = 0
         self._queue: deque[tuple[str, bytes]] = deque()
+        self._queued_bytes = 0
         self._writer: asyncio.Task[None] | None = None
 
     async def get_many(self, entities: Sequence[str]) -> dict[str, Entry]:
         """Return what Redis has of these, past its time included; SourceError where it fails."""
         if not self.breaker.admits():
             raise SourceError(f"Redis is left alone: {self.breaker.error}")
-        seconds = self._timeout * max(1.0, len(entities) / _MANY)
         keys = [self._start + entity for entity in entities]
-        values: list[bytes | None] = await self._call(lambda: self._mget(keys), seconds=seconds)
+        if len(keys) == 1:
+            values = [await self._get(keys[0])]
+        else:
+            seconds = self._timeout * max(1.0, len(keys) / self._many)
+            values = await self._call(partial(self._mget, keys), seconds=seconds)
         found = {}
         for number, (entity, value) in enumerate(zip(entities, values, strict=True)):
             if number % _READ_A_TURN == _READ_A_TURN - 1:
@@ -102,12 +139,13 @@ class RedisStore:
 
     def put(self, entity: str, entry: Entry) -> None:
         """Write an entry soon, or never: nobody waits for it and nothing fails over it."""
-        if len(self._queue) >= _WAITING or self.breaker.error:
+        if len(self._queue) >= _WAITING or self._queued_bytes >= _WAITING_BYTES or self.breaker.error:
             self.dropped += 1
             return
         at = self._wall_clock() - (self._clock() - entry.born)
         value = orjson.dumps({"at": at, "features": entry.features})
         self._queue.append((self._start + entity, value))
+        self._queued_bytes += len(value)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.ensure_future(self._write())
 
@@ -124,6 +162,51 @@ class RedisStore:
         except (TimeoutError, RedisError, OSError):
             log.debug("Redis was left without a word")
 
+    async def _get(self, key: str) -> bytes | None:
+        """Read one key by the next MGET, which has those of others who ask at the same time.
+
+        Were each of many misses a call of its own they would want more connections than there are, and a
+        Redis that is well would look as if it failed.
+        """
+        value: asyncio.Future[_Value] = asyncio.get_running_loop().create_future()
+        self._line.append((key, value))
+        if self._readers < _READS_AT_ONCE:
+            self._readers += 1
+            self._begin(self._read_line())
+        await asyncio.wait({value}, timeout=self._timeout)
+        if not value.done():
+            value.cancel()  # whoever waits no longer is not asked for
+            raise SourceError(self._late(self._timeout))
+        outcome = value.result()
+        if isinstance(outcome, SourceError):
+            raise outcome
+        return outcome
+
+    async def _read_line(self) -> None:
+        try:
+            while self._line:
+                heads = [self._line.popleft() for _ in range(min(len(self._line), self._many))]
+                await self._read_heads([(key, value) for key, value in heads if not value.done()])
+        finally:
+            self._readers -= 1  # here, not when the task is known to have ended: somebody may ask in between
+
+    async def _read_heads(self, heads: "Sequence[tuple[str, asyncio.Future[_Value]]]") -> None:
+        if not heads:
+            return
+        keys = [key for key, _ in heads]
+        values: Sequence[_Value]
+        try:
+            values = await self._call(partial(self._mget, keys), seconds=self._timeout)
+        except SourceError as error:
+            values = [SourceError(str(error)) for _ in keys]
+        for (_, value), outcome in zip(heads, values, strict=True):
+            if not value.done():
+                value.set_result(outcome)
+
+    @staticmethod
+    def _late(seconds: float) -> str:
+        return f"Redis did not answer within {seconds * 1000:g} ms"
+
     async def _mget(self, keys: Sequence[str]) -> Any:
         if isinstance(self._client, RedisCluster):
             return await self._client.mget_nonatomic(keys)
@@ -134,6 +217,7 @@ class RedisStore:
             pipeline = self._client.pipeline(transaction=False)
             number = min(len(self._queue), _WRITTEN_AT_ONCE)
             for key, value in (self._queue.popleft() for _ in range(number)):
+                self._queued_bytes -= len(value)
                 pipeline.set(key, value, px=self._expire_ms)
             try:
                 await self._bounded(pipeline.execute)
@@ -143,6 +227,7 @@ class RedisStore:
                     log.warning("features are not written back", error=_told(error))
                 self.dropped += number + len(self._queue)
                 self._queue.clear()
+                self._queued_bytes = 0
 
     async def _call(self, command: Callable[[], Awaitable[Any]], *, seconds: float) -> Any:
         """Run a command; SourceError where it fails, or takes longer than its caller can wait.
@@ -151,17 +236,17 @@ class RedisStore:
         wait would never be connected to.
         """
         started = self._clock()
-        task = asyncio.ensure_future(self._bounded(command))
-        self._running.add(task)
-        task.add_done_callback(self._ended)
+        task = self._begin(self._bounded(command))
         await asyncio.wait({task}, timeout=seconds)
         took = self._clock() - started
         if not task.done():
-            raise self._failure(f"Redis did not answer within {seconds * 1000:g} ms", seconds=took)
+            raise self._failure(self._late(seconds), seconds=took)
         try:
             answer = task.result()
         except asyncio.CancelledError:
             raise SourceError("Redis is being closed") from None
+        except MaxConnectionsError:  # that is our doing: those who have a connection tell how Redis is
+            raise SourceError(f"all {_CONNECTIONS} connections to Redis are waiting for it") from None
         except Exception as error:  # noqa: BLE001 not all that redis-py raises is a RedisError
             raise self._failure(_told(error), seconds=took) from None  # redis-py's texts may hold the key
         self.tally.add(took, failed=False)
@@ -171,6 +256,12 @@ class RedisStore:
     async def _bounded(self, command: Callable[[], Awaitable[Any]]) -> Any:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             return await command()
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._running.discard(task)
@@ -188,7 +279,9 @@ class RedisStore:
             features, at = document["features"], document["at"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             features, at = None, None
-        if type(features) is not dict or type(at) not in (int, float):
+        # A time that is far ahead is in another unit, most likely: such a value would stay young for ever.
+        timed = type(at) in (int, float) and at <= self._wall_clock() + _AHEAD_SECONDS
+        if type(features) is not dict or not timed:
             self.garbage += 1
             if self.garbage == 1:
                 log.warning(
@@ -209,10 +302,9 @@ class RedisStore:
 
 def _told(error: BaseException) -> str:
     """Say what happened without what was asked for."""
-    if isinstance(error, AuthenticationError):
-        return f"Redis refuses the password: see features.redis.secretRef ({type(error).__name__})"
-    if isinstance(error, MaxConnectionsError):
-        return f"all {_CONNECTIONS} connections to Redis are waiting for it"
+    for kind, text in _TOLD.items():
+        if isinstance(error, kind):
+            return text
     if isinstance(error, ResponseError):
         word = str(error).split(" ", 1)[0][:32]
         return f"Redis refuses the command: {word}"
