@@ -435,8 +435,8 @@ def test_one_retry_serves_a_promotion_and_its_shadow() -> None:
     ("reason", "text"),
     [
         (EndReason.CRASHED, "the shadow process of pod churn-b crashed: SIGSEGV"),
-        (EndReason.HUNG, "the shadow process of pod churn-b hung and was killed"),
-        (EndReason.OUT_OF_MEMORY, "raise spec.shadow.resources.limits.memory"),
+        (EndReason.HUNG, "the shadow process of pod churn-b hung: SIGSEGV"),
+        (EndReason.OUT_OF_MEMORY, "the shadow process of pod churn-b ran out of memory: SIGSEGV"),
     ],
 )
 def test_a_process_that_does_not_stay_up_is_broken(reason: EndReason, text: str) -> None:

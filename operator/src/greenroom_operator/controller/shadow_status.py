@@ -58,8 +58,8 @@ _PASSING: Final = re.compile(r"\bpod [a-z0-9.-]+|[0-9]+")
 """What changes of a message while the same is wrong: which pod complains first, and numbers."""
 _ENDED: Final[Mapping[EndReason, str]] = {
     EndReason.CRASHED: "crashed",
-    EndReason.HUNG: "hung and was killed",
-    EndReason.OUT_OF_MEMORY: "ran out of memory: raise spec.shadow.resources.limits.memory",
+    EndReason.HUNG: "hung",
+    EndReason.OUT_OF_MEMORY: "ran out of memory",
 }
 
 
