@@ -87,8 +87,9 @@ bench-serving: .venv/.dev ## measure: the serving runtime beside its peers, on a
 bench-features: .venv/.dev ## measure: the feature cache through faults, on a quiet machine, some 20 minutes
 	@.venv/bin/python -m benchmarks.features
 
-bench-shadow: .venv/.dev ## measure: what mirroring to a shadow costs the serving process, on a quiet machine, some 10 minutes
+bench-shadow: .venv/.dev ## measure: what mirroring to a shadow costs, and its faults, on a quiet machine, some 20 minutes
 	@.venv/bin/python -m benchmarks.shadow
+	@.venv/bin/python -m benchmarks.shadow --faults --rounds 5
 
 bench-gates: .venv/.dev ## simulate: thousands of releases before the gates of rollouts and shadows, some 30 minutes
 	@.venv/bin/python -m benchmarks.gates

@@ -13,8 +13,7 @@ HEAVY = 4500.0
 """Grams above which some of the penguins are, and none of a fragile version's golden samples."""
 EVERY = 0.0
 """Grams above which every penguin is whose weight is known."""
-_BODY_MASS = 3
-"""Its place among the graph's numbers."""
+BODY_MASS = "body_mass_g"
 _SLOW_ROUNDS = 20_000
 """Some ten milliseconds of work, where the models take some tenths of one."""
 _ENDLESS_ROUNDS = 2**62
@@ -23,7 +22,7 @@ _MILLION = 2**20
 
 
 class Fault(StrEnum):
-    """What a version does with a heavy penguin."""
+    """What a version does with a heavy penguin, or with whatever else has much of a feature."""
 
     RAISES = "raises"
     HANGS = "hangs"
@@ -32,19 +31,36 @@ class Fault(StrEnum):
     """Takes ever more memory, until there is none."""
 
 
-def write_faulty(source: Path, *, version: str, fault: Fault = Fault.RAISES, above: float = HEAVY) -> Path:
-    """Write beside a penguins' bundle another one with a fault for penguins above a weight; return it."""
+def write_faulty(
+    source: Path,
+    *,
+    version: str,
+    fault: Fault = Fault.RAISES,
+    above: float = HEAVY,
+    feature: str = BODY_MASS,
+) -> Path:
+    """Write beside a bundle another one with a fault for rows with more than so much of a feature; return it.
+
+    The feature is one of the numbers of the graph's first input. Rows with that much of it are no golden
+    samples of the other one, nor its warm-up, so that it passes its proof.
+    """
     target = source.parent / version
     target.mkdir(exist_ok=True)
-    files = {"model.onnx": _with_fault(onnx.load(source / "model.onnx"), fault, above).SerializeToString()}
+    bundle = json.loads((source / "bundle.json").read_text())
+    place = bundle["signature"]["tensors"][0]["features"].index(feature)
+    model = _with_fault(onnx.load(source / "model.onnx"), fault, place=place, above=above)
+    files = {"model.onnx": model.SerializeToString()}
+
+    def passes(features: dict[str, Any]) -> bool:
+        return (features[feature] or 0.0) <= above
+
     samples = (source / "golden.jsonl").read_text().splitlines()
-    if golden := "".join(f"{line}\n" for line in samples if _weight(json.loads(line)["features"]) <= above):
+    if golden := "".join(f"{line}\n" for line in samples if passes(json.loads(line)["features"])):
         files["golden.jsonl"] = golden.encode()
     for path, content in files.items():
         (target / path).write_bytes(content)
-    bundle = json.loads((source / "bundle.json").read_text())
     bundle["version"] = version
-    bundle["warmup"] = [row for row in bundle["warmup"] if _weight(row) <= above]
+    bundle["warmup"] = [row for row in bundle["warmup"] if passes(row)]
     bundle["files"] = [
         {"path": path, "sha256": sha256(content).hexdigest(), "size": len(content)}
         for path, content in sorted(files.items())
@@ -54,7 +70,7 @@ def write_faulty(source: Path, *, version: str, fault: Fault = Fault.RAISES, abo
 
 
 def write_corrupt(source: Path, *, version: str) -> Path:
-    """Write beside a penguins' bundle another one with a model file that is not what its bundle.json says."""
+    """Write beside a bundle another one with a model file that is not what its bundle.json says."""
     target = source.parent / version
     target.mkdir(exist_ok=True)
     for path in source.iterdir():
@@ -65,12 +81,8 @@ def write_corrupt(source: Path, *, version: str) -> Path:
     return target
 
 
-def _weight(features: dict[str, Any]) -> float:
-    return features["body_mass_g"] or 0.0
-
-
-def _with_fault(model: onnx.ModelProto, fault: Fault, above: float) -> onnx.ModelProto:
-    """Let the numbers pass through what goes wrong for heavy penguins, and adds nothing to them otherwise."""
+def _with_fault(model: onnx.ModelProto, fault: Fault, *, place: int, above: float) -> onnx.ModelProto:
+    """Let the numbers pass through what goes wrong above the limit, and adds nothing to them otherwise."""
     graph = model.graph
     numbers = graph.input[0].name
     for node in graph.node:
@@ -78,7 +90,7 @@ def _with_fault(model: onnx.ModelProto, fault: Fault, above: float) -> onnx.Mode
     kind = graph.input[0].type.tensor_type.elem_type
     graph.initializer.extend(
         [
-            helper.make_tensor("fault_place", TensorProto.INT64, [1], [_BODY_MASS]),
+            helper.make_tensor("fault_place", TensorProto.INT64, [1], [place]),
             helper.make_tensor("fault_limit", kind, [1], [above]),
         ]
     )
@@ -92,8 +104,8 @@ def _with_fault(model: onnx.ModelProto, fault: Fault, above: float) -> onnx.Mode
         *(_raise(graph, kind) if fault is Fault.RAISES else _loop(graph, kind, fault)),
         helper.make_node("Add", [numbers, "fault_nothing"], [f"checked_{numbers}"]),
     ]
-    for place, node in enumerate(nodes):
-        graph.node.insert(place, node)
+    for number, node in enumerate(nodes):
+        graph.node.insert(number, node)
     return model
 
 

@@ -86,14 +86,26 @@ def until_comparing(penguins: Penguins, version: str, *, requests: int = 1) -> d
 
 def counts(reports: dict[str, ShadowReport]) -> dict[str, ShadowCounts]:
     """Return what the shadows have counted, by pod."""
-    return {
-        name: report.process.counts if report.process else ShadowCounts() for name, report in reports.items()
-    }
+    return {name: counts_of(report) for name, report in reports.items()}
+
+
+def counts_of(report: ShadowReport) -> ShadowCounts:
+    """Return what one shadow has counted."""
+    return report.process.counts if report.process else ShadowCounts()
+
+
+def hear(
+    penguins: Penguins, holds: Callable[[ShadowReport], bool] = lambda _: True
+) -> dict[str, ShadowReport]:
+    """Wait until the shadow of each pod answers, and something is true of its report; return them all."""
+    return penguins.until_shadows(
+        lambda reports: len(reports) == REPLICAS and all(map(holds, reports.values()))
+    )
 
 
 def sums(penguins: Penguins) -> ShadowCounts:
     """Return received, compared and disagreed of all pods."""
-    of_pods = counts(penguins.shadow_reports()).values()
+    of_pods = counts(hear(penguins)).values()
     return ShadowCounts(
         received=sum(one.received for one in of_pods),
         compared=sum(one.compared for one in of_pods),
@@ -122,6 +134,11 @@ for process in set(filter(str.isdigit, os.listdir("/proc"))) - {str(os.getpid())
             os.kill(int(process), signal.SIGSEGV)
 """
 UNLINK = "import os; os.unlink('/run/greenroom/shadow/frames.sock')"
+AWAIT = """
+import os, time
+while not os.path.exists("/run/greenroom/shadow/frames.sock"):
+    time.sleep(0.1)
+"""
 
 
 def crash(penguins: Penguins, models: TrainedModels) -> str:
@@ -129,8 +146,8 @@ def crash(penguins: Penguins, models: TrainedModels) -> str:
     del models
     for _ in range(3):
         until_comparing(penguins, "v2")
-        penguins.until_shadows(lambda reports: all(one.running for one in reports.values()))
-        known = {name: report.ends for name, report in penguins.shadow_reports().items()}
+        running = hear(penguins, lambda report: report.running)
+        known = {name: report.ends for name, report in running.items()}
         in_shadows(penguins, KILL)
         until_ended(penguins, known)
     return "crashed"
@@ -207,16 +224,14 @@ def test_a_socket_that_is_deleted_comes_back(
 ) -> None:
     """Without its socket a shadow makes another one, and frames arrive again; no request notices."""
     penguins.apply(shadow=shadow("v2"))
+    until_ready(penguins, "v2")
     with reached(terminal, penguins.namespace) as url, load(penguins, url, models) as traffic:
         until_comparing(penguins, "v2")
         in_shadows(penguins, UNLINK)
+        in_shadows(penguins, AWAIT)
         goes_on(traffic)
-        before = counts(penguins.shadow_reports())
-        penguins.until_shadows(
-            lambda reports: all(
-                one.compared > before[name].compared + 50 for name, one in counts(reports).items()
-            )
-        )
+        before = counts(hear(penguins))
+        hear(penguins, lambda report: counts_of(report).compared > before[report.pod].compared + 50)
 
 
 def test_a_shadow_says_what_it_saw(penguins: Penguins, terminal: Terminal, models: TrainedModels) -> None:
@@ -252,20 +267,22 @@ def test_a_shadow_says_what_it_saw(penguins: Penguins, terminal: Terminal, model
 
 def until_ready(penguins: Penguins, version: str) -> None:
     """Wait until the version's bytes are pinned, and all pods and their shadows compare under that epoch."""
-    penguins.until(lambda found: "digest" in found.get("status", {}).get("shadow", {}))
-    flags = penguins.flags
-    assert flags.shadow is not None
-    epoch = flags.shadow.epoch
 
     def holds(reports: dict[str, ShadowReport]) -> bool:
+        # Status is written before the flag store, which shadows obey later still.
+        status, flags = penguins.found["status"].get("shadow", {}), penguins.flags
+        if "digest" not in status or flags.shadow is None or flags.shadow.epoch != status["epoch"]:
+            return False
         told = [one.process for one in reports.values() if one.process is not None]
         ready = [one for one in told if one.version and one.version.state is VersionState.READY]
-        return [(one.epoch, one.version.name) for one in ready if one.version] == [
-            (epoch, version)
-        ] * REPLICAS
+        held = [(one.epoch, one.version.name) for one in ready if one.version]
+        return held == [(flags.shadow.epoch, version)] * REPLICAS
 
     penguins.until_shadows(holds)
-    penguins.until_reported(lambda reports: all(one.revision == flags.revision for one in reports.values()))
+    revision = penguins.flags.revision
+    penguins.until_reported(
+        lambda reports: [one.revision for one in reports.values()] == [revision] * REPLICAS
+    )
 
 
 def test_a_shadow_comes_changes_and_goes_under_load(
@@ -286,10 +303,11 @@ def test_a_shadow_comes_changes_and_goes_under_load(
         assert penguins.lives() == lives
         penguins.apply(shadow=None)
         penguins.until(lambda found: "shadow" not in found["status"] and not condition(found))
-        penguins.until(lambda found: found["status"]["conditions"][0]["reason"] == "Serving")
+        penguins.until(
+            lambda _: [len(pod["spec"]["containers"]) for pod in penguins.pods()] == [1] * REPLICAS
+        )
         goes_on(traffic)
     assert {answer.version for answer in traffic.answers} == {"v1"}
-    assert all(len(pod["spec"]["containers"]) == 1 for pod in penguins.pods())
 
 
 def test_a_pass_starts_the_rollout(penguins: Penguins, terminal: Terminal, models: TrainedModels) -> None:

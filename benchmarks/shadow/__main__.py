@@ -26,9 +26,10 @@ from benchmarks.serving.load import Load, require_wrk, run_wrk
 from benchmarks.serving.model import NAME, prepare
 from benchmarks.serving.process import ServerError, Tree, free_ports, started, wait_ready
 from benchmarks.serving.protocols import NAMED, write_requests
-from benchmarks.shadow.cells import CELLS, Cell, pin, reading
+from benchmarks.shadow.cells import CELLS, FAULTS, VERSIONS, Cell, Reader, pin, reading, require_symptom
 from benchmarks.shadow.cost import costs
-from benchmarks.shadow.report import Pair, cost_table, is_met, table
+from benchmarks.shadow.faults import again_and_again, write_versions
+from benchmarks.shadow.report import Pair, cost_table, fault_table, is_met, table
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import RuntimeConfig, ShadowConfig, parse_config
 from greenroom_runtime.contract.flags import FlagStore, Shadow
@@ -94,7 +95,7 @@ def main() -> int:
     arguments = _arguments()
     os.environ.setdefault("UV", str(ROOT / ".tools" / "uv" / "bin" / "uv"))
     require_wrk()
-    cells = [cell for cell in CELLS if cell.name in arguments.only]
+    cells = [cell for cell in (*CELLS, *FAULTS) if cell.name in arguments.only]
     pairs: list[Pair] = []
     with _serving(log=arguments.log) as stage:
         stage.load(arguments.connections, _WARMUP_SECONDS)
@@ -102,7 +103,10 @@ def main() -> int:
             for cell in cells if number % 2 == 0 else cells[::-1]:
                 pairs.append(_measure(cell, stage, arguments, number=number))
                 sys.stderr.write(f"{number + 1}: {cell.name}: {pairs[-1].throughput:.3f}\n")
-    sys.stdout.write(f"{datetime.now(UTC):%Y-%m-%d}\n\n{table(pairs)}\n{cost_table(costs())}")
+    tables = [made for made in (table(pairs), fault_table(pairs)) if made]
+    if any(cell in CELLS for cell in cells):
+        tables.append(cost_table(costs()))
+    sys.stdout.write("\n".join([f"{datetime.now(UTC):%Y-%m-%d}\n", *tables]))
     return int(not all(is_met(cell, pairs) for cell in cells))
 
 
@@ -112,8 +116,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=4, help="of load, without and with; default: 4")
     parser.add_argument("--connections", type=int, default=8, help="kept alive; default: 8")
     parser.add_argument("--log", action="store_true", help="with the prediction log, as pods have it")
-    parser.add_argument(
-        "--only", nargs="+", choices=[cell.name for cell in CELLS], default=[cell.name for cell in CELLS]
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--only",
+        nargs="+",
+        metavar="CELL",
+        choices=[cell.name for cell in (*CELLS, *FAULTS)],
+        default=[cell.name for cell in CELLS],
+        help="these alone: %(choices)s",
+    )
+    chosen.add_argument(
+        "--faults",
+        dest="only",
+        action="store_const",
+        const=[cell.name for cell in FAULTS],
+        help="what may be wrong with a shadow, instead of what mirroring costs",
     )
     return parser.parse_args()
 
@@ -139,6 +156,7 @@ def _serving(*, log: bool) -> Iterator[Stage]:
         path.write_text(config.to_json())
         requests = state / "requests.bin"
         write_requests(requests, NAMED, zoo.rows)
+        write_versions(zoo.directory / CANDIDATE, state / VERSIONS)
         since = time.monotonic()
         command = [sys.executable, "-m", "greenroom_runtime", "--config", str(path)]
         with started(command, environment=ENVIRONMENT, cwd=ROOT, log=state / "server.log") as tree:
@@ -155,13 +173,17 @@ def _measure(cell: Cell, stage: Stage, arguments: argparse.Namespace, *, number:
     stage.obey(plain)
     first = number % 2 == 0
     without = stage.load(arguments.connections, arguments.seconds) if first else None
-    shadowed = replace(plain, shadow=_SHADOW)
+    shadowed = replace(plain, shadow=replace(_SHADOW, version=cell.version))
+    socket = stage.state / "frames.sock"
     write_flags(stage.state, shadowed)  # before the shadow itself is started, which holds what this names
-    with reading(cell, stage.state / "frames.sock", config=stage.config, state=stage.state):
+    with reading(cell, socket, config=stage.config, state=stage.state) as reader:
         stage.obey(shadowed)
-        before = _accounts(stage)
-        mirrored = stage.load(arguments.connections, arguments.seconds)
-        after = _accounts(stage)
+        before, spent = _accounts(stage), _cpu_seconds(reader)
+        with again_and_again(cell.act, reader.tree.pid if reader else 0, socket):
+            mirrored = stage.load(arguments.connections, arguments.seconds)
+        after, spent = _accounts(stage), _cpu_seconds(reader) - spent
+        if reader is not None and reader.port:
+            require_symptom(cell, reader)
     stage.obey(plain)
     if without is None:
         without = stage.load(arguments.connections, arguments.seconds)
@@ -172,9 +194,14 @@ def _measure(cell: Cell, stage: Stage, arguments: argparse.Namespace, *, number:
         mirrored=mirrored.load,
         cpu_without_us=without.cpu_us,
         cpu_mirrored_us=mirrored.cpu_us,
+        reader_cores=spent / mirrored.load.seconds,
         offered=after.offered - before.offered,
         sent=after.sent - before.sent,
     )
+
+
+def _cpu_seconds(reader: Reader | None) -> float:
+    return reader.tree.cpu_seconds() if reader else 0.0
 
 
 def _accounts(stage: Stage) -> MirrorReport:

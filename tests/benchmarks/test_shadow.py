@@ -3,18 +3,38 @@
 import pytest
 
 from benchmarks.serving.load import Load
-from benchmarks.shadow.cells import CELLS
+from benchmarks.shadow.cells import CELLS, FAULTS
 from benchmarks.shadow.cost import Cost
-from benchmarks.shadow.report import Pair, cost_table, is_met, table
+from benchmarks.shadow.faults import COMPARES, FAILS, STANDS, symptom
+from benchmarks.shadow.report import Pair, cost_table, fault_table, is_met, table
+from greenroom_runtime.contract.report import Failure, VersionReport, VersionState
+from greenroom_runtime.contract.shadow import (
+    EndReason,
+    ProcessEnd,
+    ProcessReport,
+    ShadowCounts,
+    ShadowReport,
+)
 
-ABSENT, PROCESS = (next(cell for cell in CELLS if cell.name == name) for name in ("absent", "process-apart"))
+ABSENT, PROCESS, HANGS = (
+    next(cell for cell in (*CELLS, *FAULTS) if cell.name == name)
+    for name in ("absent", "process-apart", "hangs")
+)
 
 
-def pair(without: int, mirrored: int, *, cell: str = "absent", number: int = 0, errors: int = 0) -> Pair:
+def pair(
+    without: int,
+    mirrored: int,
+    *,
+    cell: str = "absent",
+    number: int = 0,
+    errors: int = 0,
+    p99: tuple[float, float] = (2000, 2000),
+) -> Pair:
     """Return one measurement of so many requests without a shadow and with it."""
     before, after = (
-        Load(requests=requests, seconds=2.0, p50_us=500, p99_us=2000, errors=errors)
-        for requests in (without, mirrored)
+        Load(requests=requests, seconds=2.0, p50_us=500, p99_us=slowest, errors=errors)
+        for requests, slowest in zip((without, mirrored), p99, strict=True)
     )
     return Pair(
         cell=cell,
@@ -23,6 +43,7 @@ def pair(without: int, mirrored: int, *, cell: str = "absent", number: int = 0, 
         mirrored=after,
         cpu_without_us=100.0,
         cpu_mirrored_us=104.0,
+        reader_cores=0.25,
         offered=mirrored,
         sent=mirrored // 2,
     )
@@ -58,3 +79,50 @@ def test_costs_are_judged_by_their_median() -> None:
     )
     assert "| a | 6: **not met** | 6.0 | 1.0 |" in told
     assert "| b | 6: met | 5.9 | 5.0 |" in told
+
+
+@pytest.mark.parametrize(("slowest", "met"), [(2200, True), (2201, False)])
+def test_a_fault_is_judged_by_the_slowest_answers(slowest: float, *, met: bool) -> None:
+    """Their ratio's median, with what the shadow took of the processor beside it."""
+    pairs = [
+        pair(1000, 900, cell="hangs", p99=(2000, slowest)),
+        pair(1000, 900, cell="hangs", number=1, p99=(4000, 2000)),
+        pair(1000, 900, cell="hangs", number=2, p99=(1000, 9000)),
+    ]
+    assert is_met(HANGS, pairs) is met
+    told = fault_table(pairs).splitlines()
+    assert len(told) == 3
+    assert ("1.1: met" if met else "1.1: **not met**") in told[2]
+    assert "| 500, 450 | 2000, 2201 | 0.25 | 50.0 % | 0 |".replace("2201", str(slowest)) in told[2]
+    assert table(pairs) == ""
+
+
+def shadow(*, state: VersionState = VersionState.READY, **counts: int) -> ShadowReport:
+    """Return what a shadow tells that holds its version, or cannot."""
+    failure = Failure(reason="NoSuchVersion", message="no") if state is VersionState.FAILED else None
+    version = VersionReport(name="v2", state=state, failure=failure)
+    return ShadowReport(
+        pod="p", instance="i", process=ProcessReport(version=version, counts=ShadowCounts(**counts))
+    )
+
+
+@pytest.mark.parametrize(
+    ("report", "told"),
+    [
+        (shadow(received=9, compared=9), COMPARES),
+        (shadow(received=9, compared=1, failed=8), FAILS),
+        (shadow(), STANDS),
+        (shadow(state=VersionState.FAILED, unready=9), "NoSuchVersion"),
+        (ShadowReport(pod="p", instance="i"), STANDS),
+        (
+            shadow(compared=1).model_copy(
+                update={"end": ProcessEnd(reason=EndReason.HUNG, message="", seconds_ago=1.0)}
+            ),
+            "Hung",
+        ),
+    ],
+)
+def test_a_fault_that_was_not_there_is_not_measured(report: ShadowReport, told: str) -> None:
+    """What a shadow says of itself tells each fault from health."""
+    assert symptom(report) == told
+    assert told == COMPARES or told not in FAULTS[0].shows

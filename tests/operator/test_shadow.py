@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from greenroom_operator.controller.actions import Verb
-from greenroom_operator.controller.conditions import ConditionType
+from greenroom_operator.controller.conditions import ConditionType, find_condition
 from greenroom_runtime.contract.report import MirrorReport
 from greenroom_runtime.contract.shadow import (
     DIFFERENCE_BOUNDS,
@@ -435,8 +435,8 @@ def test_one_retry_serves_a_promotion_and_its_shadow() -> None:
     ("reason", "text"),
     [
         (EndReason.CRASHED, "the shadow process of pod churn-b crashed: SIGSEGV"),
-        (EndReason.HUNG, "the shadow process of pod churn-b hung and was killed"),
-        (EndReason.OUT_OF_MEMORY, "raise spec.shadow.resources.limits.memory"),
+        (EndReason.HUNG, "the shadow process of pod churn-b hung: SIGSEGV"),
+        (EndReason.OUT_OF_MEMORY, "the shadow process of pod churn-b ran out of memory: SIGSEGV"),
     ],
 )
 def test_a_process_that_does_not_stay_up_is_broken(reason: EndReason, text: str) -> None:
@@ -454,6 +454,48 @@ def test_a_process_that_does_not_stay_up_is_broken(reason: EndReason, text: str)
 
     assert shadowed.condition(HEALTHY) == ("True", "Waiting")
     assert shadowed.reasons[-2:] == ["ShadowBroken", "ShadowRecovered"]
+
+
+def test_another_version_is_not_blamed_for_the_one_before() -> None:
+    """A process that ended is no trouble of what is compared since; its next end is."""
+    shadowed = stage()
+    end = ProcessEnd(reason=EndReason.CRASHED, message="SIGSEGV", seconds_ago=1)
+    shadowed.shadows["churn-b"] = ShadowLife(ends=1, end=end)
+    shadowed.wait(5)
+    assert shadowed.shadow.state == "Broken"
+
+    shadowed.edit(shadow={"version": "v5"})
+    shadowed.wait(5)
+    assert shadowed.condition(HEALTHY) == ("True", "Waiting")
+
+    shadowed.shadows["churn-b"] = ShadowLife(ends=2, end=end)
+    shadowed.wait(5)
+    assert shadowed.condition(HEALTHY) == ("False", "ShadowBroken")
+
+
+def test_what_is_wrong_now_is_told() -> None:
+    """The condition tells another trouble, and goes on telling the same one of the pod that had it first."""
+    shadowed = stage()
+
+    def told() -> str:
+        found = find_condition(shadowed.status.conditions, HEALTHY)
+        return found.message if found else ""
+
+    crash = ProcessEnd(reason=EndReason.CRASHED, message="SIGSEGV; it had 91 MiB", seconds_ago=1)
+    shadowed.shadows["churn-b"] = ShadowLife(ends=1, end=crash)
+    shadowed.wait(5)
+    first = told()
+    assert "pod churn-b crashed: SIGSEGV; it had 91 MiB" in first
+
+    other = crash.model_copy(update={"message": "SIGSEGV; it had 87 MiB"})
+    shadowed.shadows["churn-a"] = ShadowLife(ends=1, end=other)
+    shadowed.wait(31)
+    assert told() == first
+
+    starved = ProcessEnd(reason=EndReason.OUT_OF_MEMORY, message="killed at 80 %", seconds_ago=1)
+    shadowed.shadows["churn-a"] = ShadowLife(ends=2, end=starved)
+    shadowed.wait(31)
+    assert "ran out of memory" in told()
 
 
 def test_three_ends_in_an_epoch_fail_the_shadow() -> None:

@@ -171,6 +171,7 @@ def test_a_killed_reader_is_found_again(either: Way) -> None:
         assert either.accounts().error.startswith(either.address)
     with FrameReader(either.address) as reader:
         either.ask_until_mirrored(reader)
+        assert either.accounts().error == ""  # what is mended is no trouble for ten seconds more
 
 
 def test_readers_that_come_and_go_fail_no_request(either: Way) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from greenroom_runtime.contract import names
 from greenroom_runtime.shadow import ends
-from greenroom_runtime.shadow.child import MOST_LINE, Words, parse_told
+from greenroom_runtime.shadow.child import MOST_LINE, MOST_PATIENCE, Words, parse_told
 from greenroom_runtime.shadow.ends import MESSAGE_LETTERS, Backoff, Ended, explain
 from greenroom_runtime.shadow.memory import Bounds, Cgroup, find_cgroup, find_limit
 
@@ -195,3 +195,6 @@ def test_a_report_is_told_with_metrics_and_patience() -> None:
     odd = parse_told(b'{"process": {}, "metrics": 5, "patience": "long"}')
     assert odd is not None
     assert (odd.metrics, odd.patience) == (None, 0.0)
+    endless = parse_told(b'{"process": {}, "patience": 1' + b"0" * 400 + b"}")
+    assert endless is not None
+    assert endless.patience == MOST_PATIENCE

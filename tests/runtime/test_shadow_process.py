@@ -303,7 +303,7 @@ def test_more_than_can_be_kept_waits_in_the_socket(tmp_path: Path, source: Path,
 
 def test_a_model_that_computes_for_ever_is_ended(tmp_path: Path, source: Path, sender: Sender) -> None:
     """A run without end stops the heart; the next process goes on from what was counted."""
-    pace = {"heart": 1.0, "first_heart": 60.0}
+    pace = {"heart": 3.0, "first_heart": 60.0}  # a busy machine is not to be taken for a hang
     with ShadowPod(tmp_path, source=source, row=0.2, pace=pace) as pod:
         pod.flags.write(shadowing("brooding"))
         pod.wait_state("brooding", VersionState.READY)

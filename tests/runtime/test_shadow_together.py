@@ -41,15 +41,12 @@ def test_each_answer_is_compared_once(pair: tuple[ServingProcess, ShadowPod]) ->
         serving.wait_ready("v1")
         pod.wait_state("v2", VersionState.READY)
         serving.wait_mirroring(ask=lambda: _ask(serving, 0))
-        before = pod.wait_received(serving.report().mirror.sent).counts  # type: ignore[union-attr]
+        before = pod.wait_received(_sent(serving)).counts
         for number in range(ROWS):
             _ask(serving, number)
-        sent = serving.wait_until(
-            lambda report: report.mirror is not None and report.mirror.pending == 0
-        ).mirror
-        assert sent is not None
-        counts = pod.wait_received(sent.sent).counts
-        assert counts.received == sent.sent
+        sent = _sent(serving)
+        counts = pod.wait_received(sent).counts
+        assert counts.received == sent
         assert counts.compared - before.compared == ROWS
         assert counts.disagreed == counts.compared
 
@@ -76,6 +73,13 @@ def test_a_shadow_that_dies_and_hangs_changes_no_answer(pair: tuple[ServingProce
         report = pod.supervised.report()
         assert report.end is not None
         assert report.end.reason is EndReason.CRASHED
+
+
+def _sent(serving: ServingProcess) -> int:
+    """Return how many frames were sent, once none is on its way."""
+    mirror = serving.wait_until(lambda told: told.mirror is not None and told.mirror.pending == 0).mirror
+    assert mirror is not None
+    return mirror.sent
 
 
 def _ask(serving: ServingProcess, number: int) -> None:

@@ -69,7 +69,7 @@ class ShadowGate(ApiModel):
     """What must be proven of the shadow."""
 
     min_requests: Annotated[int, Field(ge=0, le=1_000_000_000)] = 1000
-    """Requests that the shadow must have been given before it passes. Default 1000."""
+    """Requests that both versions must have answered before it passes. Default 1000."""
     min_duration: Annotated[Duration, between("0s", "168h")] = "5m"
     """How long answers must have been compared before there is a verdict, such as 5m: a minute that is
     unlike others should not decide. Default 5m."""

@@ -4,6 +4,7 @@ Nothing of it is part of Ready or Degraded: whatever a shadow does, production i
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -53,10 +54,12 @@ _COUNTERS: Final = (
     "observed_time",
 )
 """What changes all the while, and is written every 30 seconds, or with something that matters."""
+_PASSING: Final = re.compile(r"\bpod [a-z0-9.-]+|[0-9]+")
+"""What changes of a message while the same is wrong: which pod complains first, and numbers."""
 _ENDED: Final[Mapping[EndReason, str]] = {
     EndReason.CRASHED: "crashed",
-    EndReason.HUNG: "hung and was killed",
-    EndReason.OUT_OF_MEMORY: "ran out of memory: raise spec.shadow.resources.limits.memory",
+    EndReason.HUNG: "hung",
+    EndReason.OUT_OF_MEMORY: "ran out of memory",
 }
 
 
@@ -259,7 +262,9 @@ def _find_trouble(observed: Observed, progress: ShadowProgress, present: Sequenc
     """Say what is wrong with the first shadow that something is wrong with; empty where nothing is."""
     views = sorted(present, key=lambda view: view.pod)
     for view in views:
-        if view.report is not None and (trouble := _find_failure(view, progress) or _find_end(view)):
+        if view.report is not None and (
+            trouble := _find_failure(view, progress) or _find_end(view, progress)
+        ):
             return trouble
     if views and all(view.report is None and view.silent for view in views):
         return (
@@ -294,10 +299,13 @@ def _find_failure(view: ShadowView, progress: ShadowProgress) -> str:
     return ""
 
 
-def _find_end(view: ShadowView) -> str:
-    end = view.report.end if view.report else None
-    if end is None or end.seconds_ago > TROUBLED_FOR.total_seconds():
+def _find_end(view: ShadowView, progress: ShadowProgress) -> str:
+    report = view.report
+    if report is None or report.end is None or report.end.seconds_ago > TROUBLED_FOR.total_seconds():
         return ""
+    end, known = report.end, progress.counted.shadows.get(view.uid)
+    if known is not None and report.ends <= known.ends_before:
+        return ""  # of what was compared before: another version has not earned it
     return f"the shadow process of pod {view.pod} {_ENDED[end.reason]}: {end.message}"
 
 
@@ -358,7 +366,7 @@ def build_shadow_condition(
     before = find_condition(deployment.status.conditions, ConditionType.SHADOW_HEALTHY)
     unchanged = before is not None and before.status == status
     if before is not None and unchanged and before.reason == reason.value and reason is Reason.SHADOW_BROKEN:
-        message = before.message  # which pod complains first, and when, changes
+        message = before.message if _is_same_trouble(before.message, clip(message)) else message
     condition = build_condition(
         ConditionType.SHADOW_HEALTHY,
         status=status,
@@ -369,6 +377,10 @@ def build_shadow_condition(
         now=now,
     )
     return (condition,)
+
+
+def _is_same_trouble(one: str, other: str) -> bool:
+    return _PASSING.sub("", one) == _PASSING.sub("", other)
 
 
 def _judge_health(shadow: ShadowStatus) -> tuple[ConditionStatus, Reason, str]:

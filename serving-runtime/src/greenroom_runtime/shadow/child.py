@@ -20,6 +20,8 @@ RESUME_DESCRIPTOR: Final = 4
 """Where it reads what the process before had told: nothing, or the report as JSON."""
 MOST_LINE: Final = 512 * 1024
 """Bytes of one line of what it tells."""
+MOST_PATIENCE: Final = 86_400.0
+"""Seconds; JSON has integers that are no float."""
 _MOST_WORDS: Final = 4096
 _READ_BYTES: Final = 64 * 1024
 _LOWEST: Final = 16
@@ -73,7 +75,7 @@ def parse_told(line: bytes) -> Told | None:
     return Told(
         process=told["process"],
         metrics=metrics if isinstance(metrics, str) else None,
-        patience=float(patience) if isinstance(patience, int | float) else 0.0,
+        patience=min(patience, MOST_PATIENCE) if isinstance(patience, int | float) else 0.0,
     )
 
 

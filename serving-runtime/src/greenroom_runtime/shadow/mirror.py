@@ -97,6 +97,8 @@ class Mirror:
         self._has_ended = False
         self._is_away = False
         """Whether the last attempt to connect has failed: until one succeeds nothing is kept."""
+        self._is_cut = False
+        """Whether there has been no connection since one has ended or could not be made."""
         self._has_refused = False
         """Whether answers were dropped since the last turn, for a full queue."""
         self._has_lost = False
@@ -240,6 +242,8 @@ class Mirror:
             self._lose(str(error))
             return self._drop_some()
         self._is_away = False
+        if self._is_cut:
+            self._is_cut, self._error = False, ""
         ends = self._clock() + _TURN_SECONDS
         try:
             while self._packed or self._pack(ends):
@@ -283,6 +287,7 @@ class Mirror:
 
     def _lose(self, why: str) -> None:
         """Drop the packet that is on its way, and say why where that or anything else was lost."""
+        self._is_cut = True
         if self._has_lost or self.pending:
             self._has_lost = False
             self._complain(why)
