@@ -90,6 +90,4 @@ def test_features_are_fetched_and_a_dead_redis_fails_nobody(
     assert found["status"]["features"]["compute"] == "Asked"
     assert "Redis" in found["status"]["features"]["error"]
     assert condition(found, "Ready")["status"] == "True"
-    told = penguins("get", "events")
-    assert "FeatureSourceFailing" in told
-    assert "FeatureSourceRecovered" in told
+    penguins.until_told("FeatureSourceFailing", "FeatureSourceRecovered")

@@ -72,7 +72,7 @@ def test_a_version_that_does_not_exist_is_refused(
         "VerificationFailed",
     )
     assert conditions["Stalled"]["status"] == "True"
-    assert "VerificationFailed" in penguins("get", "events")
+    penguins.until_told("VerificationFailed")
 
 
 def test_a_version_with_skew_is_refused(url: str, penguins: Penguins, models: TrainedModels) -> None:

@@ -101,8 +101,7 @@ def test_steps_rise_behind_their_gate(url: str, penguins: Penguins, models: Trai
     shares = [rollout.hundredths / 100 for rollout in routed]
     assert list(dict.fromkeys(shares)) == [20, 50, 100]
     assert status["percent"] == "100"
-    reasons = penguins("get", "events", "--output=jsonpath={.items[*].reason}").split()
-    assert {"RolloutStarted", "RolloutStepped", "RolloutComplete"} <= set(reasons)
+    penguins.until_told("RolloutStarted", "RolloutStepped", "RolloutComplete")
     assert penguins.condition("Progressing")["reason"] == "RolloutComplete"
     assert "set spec.version: v2" in penguins.condition("Ready")["message"]
 
