@@ -99,7 +99,7 @@ def _versions_by_user(url: str, row: dict[str, Any]) -> dict[str, set[str]]:
     """Ask for each user some times, over a new connection each time: so that all pods are asked."""
     seen: dict[str, set[str]] = {user: set() for user in USERS}
     limits = httpx2.Limits(max_keepalive_connections=0)
-    with httpx2.Client(trust_env=False, timeout=10, limits=limits) as client:
+    with httpx2.Client(trust_env=False, timeout=60, limits=limits) as client:
         for user in USERS * 8:
             answer = client.post(f"{url}/predict", json={"features": row, "user_id": user})
             seen[user].add(answer.json()["version"])

@@ -247,7 +247,7 @@ def test_the_prediction_log_counts_the_shares(url: str, penguins: Penguins, mode
 
 def _until_recorded(penguins: Penguins, count: int) -> list[dict[str, Any]]:
     """Return what pods have written on their own disks, once it is as much as was answered."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         names = [pod["metadata"]["name"] for pod in penguins.pods()]
         records = [record for name in names for record in _read_log(penguins, name)]
