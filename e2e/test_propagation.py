@@ -30,7 +30,7 @@ def penguins(penguins: Penguins) -> Penguins:
 
 
 def test_pods_that_disagree_are_safe(penguins: Penguins, terminal: Terminal, models: TrainedModels) -> None:
-    """One pod obeys the new store, one only when kubelet pleases: no request fails, each answer is proven.
+    """One pod obeys the new store, one is not told of it: no request fails, each answer is proven.
 
     A pod that starts meanwhile comes up on the new store. Once all obey, a user has one version everywhere.
     """
@@ -39,6 +39,8 @@ def test_pods_that_disagree_are_safe(penguins: Penguins, terminal: Terminal, mod
         penguins("scale", "deployment", "penguins", "--replicas=3")
         reports = penguins.until_reported(lambda found: len(found) == 3 and all(_serve(found)))
         assert sum(_obey(reports, new)) >= 2
+        # kubelet would come to it by itself, in up to 90 s: `make bench-propagation` measures that.
+        penguins.touch(*penguins.lives(), written="told-at-last")
         _wait_for_all(penguins, new)
         traffic.wait_for_every_client(new.production)
         seen = _versions_by_user(url, models.rows[0])
