@@ -156,7 +156,7 @@ def test_first_pod_prepares_alone(source: Path, tmp_path: Path) -> None:
 
 def test_sigterm_drains_and_exits_with_zero(source: Path, tmp_path: Path) -> None:
     """After SIGTERM the pod stays ready and answers with Connection: close, then exits 0."""
-    with ServingProcess(tmp_path / "pod", source_uri=source.as_uri(), drain_seconds=2.0) as pod:
+    with ServingProcess(tmp_path / "pod", source_uri=source.as_uri(), drain_seconds=6.0) as pod:
         pod.flags.write(flags("v1"))
         pod.wait_ready("v1")
         with httpx2.Client() as client:
