@@ -50,7 +50,7 @@ format: .venv/.dev ## format the code, and mend what can be mended without thoug
 	@.venv/bin/ruff check --fix .
 
 unit: .venv/.dev ## tests of the parts, and of the operator against a real kube-apiserver
-	@.venv/bin/pytest tests
+	@.venv/bin/pytest tests --numprocesses=2 --dist=loadfile
 
 # A failed one is tried again in CI only, and told of: it is a defect all the same.
 e2e: .venv/.dev ## the product's promises, on real pods of a real cluster

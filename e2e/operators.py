@@ -6,13 +6,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from e2e.reader import Reader
 from tests.support.kubectl import Kubectl
 
 SELECTOR = "app.kubernetes.io/name=greenroom"
 
 
-def _operator_pods(kubectl: Kubectl, namespace: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = kubectl.get("pods", "--namespace", namespace, "-l", SELECTOR)["items"]
+def _operator_pods(reader: Reader, namespace: str) -> list[dict[str, Any]]:
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    found: list[dict[str, Any]] = reader.get(path, labelSelector=SELECTOR)["items"]
     return found
 
 
@@ -20,14 +22,15 @@ def count_restarts(kubectl: Kubectl, namespace: str) -> int:
     """Return how often the operator's containers were started again."""
     return sum(
         container["restartCount"]
-        for pod in _operator_pods(kubectl, namespace)
+        for pod in _operator_pods(Reader(kubectl.kubeconfig), namespace)
         for container in pod["status"].get("containerStatuses", ())
     )
 
 
 def kill_operator(kubectl: Kubectl, namespace: str) -> None:
     """Kill the operator's process as the kernel would, by its pid on this machine."""
-    uids = {pod["metadata"]["uid"] for pod in _operator_pods(kubectl, namespace)}
+    pods = _operator_pods(Reader(kubectl.kubeconfig), namespace)
+    uids = {pod["metadata"]["uid"] for pod in pods}
     killed = 0
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
@@ -48,13 +51,14 @@ def replace_operator(kubectl: Kubectl, namespace: str, *, patience: float = 180)
 
     kubelet waits ever longer before it starts the same container again, up to minutes.
     """
-    before = {pod["metadata"]["uid"] for pod in _operator_pods(kubectl, namespace)}
+    reader = Reader(kubectl.kubeconfig)
+    before = {pod["metadata"]["uid"] for pod in _operator_pods(reader, namespace)}
     kill_operator(kubectl, namespace)
     kubectl("delete", "pods", "--namespace", namespace, "-l", SELECTOR, "--force", "--grace-period=0")
     deadline = time.monotonic() + patience
     while not any(
         container["ready"]
-        for pod in _operator_pods(kubectl, namespace)
+        for pod in _operator_pods(reader, namespace)
         if pod["metadata"]["uid"] not in before
         for container in pod["status"].get("containerStatuses", ())
     ):

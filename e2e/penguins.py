@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import httpx2
 import yaml
 
+from e2e.reader import Reader
 from e2e.terminal import ROOT, Terminal
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import FlagStore, dump_flags, parse_flags
@@ -20,7 +22,7 @@ from tests.support.manifests import patched
 
 EXAMPLE = ROOT / "examples" / "penguins" / "modeldeployment.yaml"
 NAME = "penguins"
-_Reports = TypeVar("_Reports")
+_Seen = TypeVar("_Seen")
 PATIENCE = 180.0
 """Seconds after which something that should happen is taken for never happening."""
 
@@ -49,10 +51,16 @@ class Penguins:
         assert shown.returncode in {0, 1}, shown.stderr
         return shown.stdout
 
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.kubectl.kubeconfig)
+
     @property
     def found(self) -> dict[str, Any]:
         """The ModelDeployment as the API server has it."""
-        found: dict[str, Any] = json.loads(self("get", "md", NAME, "--output=json"))
+        found: dict[str, Any] = self._reader.get(
+            f"/apis/greenroom.dev/v1alpha1/namespaces/{self.namespace}/modeldeployments/{NAME}"
+        )
         return found
 
     def condition(self, name: str) -> dict[str, Any]:
@@ -69,13 +77,6 @@ class Penguins:
             time.sleep(0.1)
         return found
 
-    def until_told(self, *reasons: str) -> None:
-        """Wait until events of all these reasons are there: each is posted after the status it is about."""
-        _until(
-            lambda: self("get", "events", "--output=jsonpath={.items[*].reason}").split(),
-            set(reasons).issubset,
-        )
-
     def until_promoted(self, version: str) -> dict[str, Any]:
         """Wait until every pod answers with a version, and the operator says so."""
         return self.until(
@@ -87,11 +88,13 @@ class Penguins:
         )
 
     def until_told(self, *reasons: str) -> None:
-        """Wait until there is an event for each of these reasons: it is sent after the status is written."""
-        self.until(lambda _: set(reasons) <= set(self._list_reasons()))
+        """Wait until there are events for these reasons: the operator writes them after status."""
+        path = f"/api/v1/namespaces/{self.namespace}/events"
 
-    def _list_reasons(self) -> list[str]:
-        return self("get", "events", "--output=jsonpath={.items[*].reason}").split()
+        def told() -> set[str]:
+            return {event["reason"] for event in self._reader.get(path)["items"]}
+
+        _until(told, lambda seen: seen.issuperset(reasons))
 
     def until_refused(self, version: str) -> dict[str, Any]:
         """Wait until a version has been refused."""
@@ -114,7 +117,7 @@ class Penguins:
     @property
     def flags(self) -> FlagStore:
         """The flag store as the API server has it; how far it has travelled the pods say."""
-        found = json.loads(self("get", "configmap", f"{NAME}-flags", "--output=json"))
+        found = self._reader.get(f"/api/v1/namespaces/{self.namespace}/configmaps/{NAME}-flags")
         return parse_flags(found["data"][names.FLAGS_FILE])
 
     def write_flags(self, flags: FlagStore) -> str:
@@ -153,10 +156,12 @@ class Penguins:
         """Wait for something to be true of the shadows' reports; return them as they then were."""
         return _until(self.shadow_reports, holds)
 
-    def _ask_pod(self, name: str, port: int) -> str | None:
+    def _ask_pod(self, name: str, port: int) -> bytes | None:
         path = f"/api/v1/namespaces/{self.namespace}/pods/{name}:{port}/proxy{names.REPORT_PATH}"
-        asked = self.kubectl.run("get", "--raw", path)
-        return asked.stdout if asked.returncode == 0 else None
+        try:
+            return self._reader.read(path)
+        except LookupError:
+            return None
 
     def until_rollout(self, state: str, *, percent: str | None = None) -> dict[str, Any]:
         """Wait until the rollout is in a state, at a share, and pods obey it; return its status."""
@@ -181,7 +186,7 @@ class Penguins:
     def pods(self) -> list[dict[str, Any]]:
         """Return the serving pods that are not on their way out."""
         selector = f"greenroom.dev/deployment={NAME},{names.LABEL_COMPONENT}!={names.COMPONENT_SHADOW}"
-        found = json.loads(self("get", "pods", "--selector", selector, "--output=json"))
+        found = self._reader.get(f"/api/v1/namespaces/{self.namespace}/pods", labelSelector=selector)
         return [pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
 
     def lives(self) -> dict[str, tuple[str, int]]:
@@ -220,14 +225,14 @@ def _example(spec: dict[str, Any]) -> Any:
     return patched(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")), {"spec": spec})
 
 
-def _until(look: Callable[[], _Reports], holds: Callable[[_Reports], bool]) -> _Reports:
+def _until(look: Callable[[], _Seen], holds: Callable[[_Seen], bool]) -> _Seen:
     deadline = time.monotonic() + PATIENCE
-    while not holds(reports := look()):
+    while not holds(seen := look()):
         if time.monotonic() > deadline:
-            message = f"not seen in {PATIENCE:g} s; the last reports: {reports}"
+            message = f"not in {PATIENCE:g} s; seen last: {seen}"
             raise TimeoutError(message)
         time.sleep(0.1)
-    return reports
+    return seen
 
 
 def find_condition(found: dict[str, Any], name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ IMAGE = "localhost/greenroom/s3:dev"
 PORT = 9000
 REGION = "us-east-1"
 ACCESS_KEY, SECRET_KEY = "greenroom", "only-for-demonstrations"
-SECONDS = 30.0
+SECONDS = 180.0
 """How long kube-proxy may take to route to a pod that is ready."""
 
 
@@ -83,7 +83,7 @@ def _make_bucket(url: str) -> None:
     deadline = time.monotonic() + SECONDS
     while True:
         try:
-            with httpx2.Client(trust_env=False, timeout=2) as client:
+            with httpx2.Client(trust_env=False, timeout=10) as client:
                 client.put(url).raise_for_status()
         except httpx2.TransportError as failure:
             if time.monotonic() > deadline:

@@ -30,7 +30,7 @@ def penguins(penguins: Penguins) -> Penguins:
 
 
 def test_pods_that_disagree_are_safe(penguins: Penguins, terminal: Terminal, models: TrainedModels) -> None:
-    """One pod obeys the new store, one only when kubelet pleases: no request fails, each answer is proven.
+    """One pod obeys the new store, one is not told of it: no request fails, each answer is proven.
 
     A pod that starts meanwhile comes up on the new store. Once all obey, a user has one version everywhere.
     """
@@ -39,6 +39,8 @@ def test_pods_that_disagree_are_safe(penguins: Penguins, terminal: Terminal, mod
         penguins("scale", "deployment", "penguins", "--replicas=3")
         reports = penguins.until_reported(lambda found: len(found) == 3 and all(_serve(found)))
         assert sum(_obey(reports, new)) >= 2
+        # kubelet would come to it by itself, in up to 90 s: `make bench-propagation` measures that.
+        penguins.touch(*penguins.lives(), written="told-at-last")
         _wait_for_all(penguins, new)
         traffic.wait_for_every_client(new.production)
         seen = _versions_by_user(url, models.rows[0])
@@ -111,7 +113,7 @@ def _versions_by_user(url: str, row: dict[str, Any]) -> dict[str, set[str]]:
     """Ask for each user some times, over a new connection each time: so that all pods are asked."""
     seen: dict[str, set[str]] = {user: set() for user in USERS}
     limits = httpx2.Limits(max_keepalive_connections=0)
-    with httpx2.Client(trust_env=False, timeout=10, limits=limits) as client:
+    with httpx2.Client(trust_env=False, timeout=60, limits=limits) as client:
         for user in USERS * 8:
             answer = client.post(f"{url}/predict", json={"features": row, "user_id": user})
             seen[user].add(answer.json()["version"])

@@ -321,7 +321,7 @@ def test_a_pass_starts_the_rollout(penguins: Penguins, terminal: Terminal, model
         penguins.until_rollout("Running", percent="50")
         traffic.wait_until(lambda answers: {answer.version for answer in answers} == {"v1", "v2"})
     assert penguins.found["status"]["shadow"]["verdict"] == "Pass"
-    assert "ShadowPassed" in penguins("get", "events")
+    penguins.until_told("ShadowPassed")
 
 
 def test_pods_of_its_own(penguins: Penguins, terminal: Terminal, models: TrainedModels) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from tests.support.kubectl import Kubectl
 
-_SECONDS = 30.0
+_SECONDS = 120.0
 
 
 class Watch:

@@ -56,7 +56,7 @@ def processes(cluster: str) -> Iterator[int]:
                 continue
 
 
-def kill(cluster: str, seconds: float = 30.0) -> None:
+def kill(cluster: str, seconds: float = 60.0) -> None:
     """End all processes of a cluster, and wait until they have gone."""
     deadline = time.monotonic() + seconds
     while alive := [pid for pid in processes(cluster) if pid]:
@@ -67,7 +67,7 @@ def kill(cluster: str, seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def remove(cluster: str, seconds: float = 10.0) -> None:
+def remove(cluster: str, seconds: float = 60.0) -> None:
     """Remove a cluster's empty groups."""
     deadline = time.monotonic() + seconds
     for hierarchy in hierarchies():

@@ -84,7 +84,7 @@ def _keep_logs(record: Record) -> None:
         keep_logs(record, Path(target))
 
 
-def _wait_for_end(record: Record, seconds: float = 30.0) -> None:
+def _wait_for_end(record: Record, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while alive := [name for name, identity in record.processes.items() if identity.alive]:
         if time.monotonic() > deadline:
@@ -99,7 +99,7 @@ def _remove_mount_points() -> None:
             path.rmdir()
 
 
-def _remove_directory(directory: Path, seconds: float = 10.0) -> None:
+def _remove_directory(directory: Path, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while directory.exists():
         # A mount namespace is taken apart a moment after its last process: until then files are busy.

@@ -83,6 +83,12 @@ def children(kubectl: Kubectl, namespace: str) -> set[str]:
     return {f"{child['kind']}/{child['metadata']['name']}" for child in found}
 
 
+def lease_holder(kubectl: Kubectl, namespace: str) -> str:
+    """Return who has the lease; empty where it has been given up."""
+    holder: str = kubectl.get("lease", "greenroom-operator", "-n", namespace)["spec"]["holderIdentity"]
+    return holder
+
+
 def apply(kubectl: Kubectl, namespace: str) -> None:
     """Apply a ModelDeployment as a user does, and wait until it is reconciled."""
     kubectl("apply", "-n", namespace, "--filename=-", document=model_deployment())
@@ -111,8 +117,7 @@ def test_it_works_comes_to_rest_and_ends_in_order(
     assert not [name for name in metadata["annotations"] if "kopf" in name]
     process.terminate()
     assert process.ended() == 0
-    lease = own_kubectl.get("lease", "greenroom-operator", "-n", namespace)
-    assert lease["spec"]["holderIdentity"] == ""
+    assert lease_holder(own_kubectl, namespace) == ""
 
 
 def test_what_is_deleted_or_disowned_comes_back(
@@ -201,9 +206,11 @@ def test_a_second_operator_stands_by_and_takes_over(
     assert second.get("/readyz")[0] == 200
     assert second.metric("leader") == 0
     assert second.writes() == 0
+    held = lease_holder(own_kubectl, namespace)
     first.terminate()
     assert first.ended() == 0
-    second.wait_for("working", seconds=10)
+    assert lease_holder(own_kubectl, namespace) != held
+    second.wait_for("working")
     until(lambda: second.metric('reconcile_total{result="success"}') >= 1, "a pass of the second")
     assert second.writes() == 0
 

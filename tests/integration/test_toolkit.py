@@ -243,7 +243,7 @@ def pretend_to_run(kubectl: Kubectl, namespace: str, serving: ServingProcess) ->
         json.dumps({"status": status}),
     )
     path = f"/api/v1/namespaces/{namespace}/services/churn:http/proxy/schema"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (done := kubectl.run("get", "--raw", path)).returncode:  # it learns of both by a watch of its own
         assert time.monotonic() < deadline, done.stderr
         time.sleep(0.1)

@@ -132,7 +132,7 @@ def test_kopf_copies_and_writes_nothing() -> None:
 async def test_kopf_signs_in_as_we_do() -> None:
     """One source of credentials: a rotated token reaches both."""
     login: Any = next(iter(World().registry._activities.get_all_handlers())).fn
-    info = await asyncio.wait_for(login(), 10)
+    info = await asyncio.wait_for(login(), 60)
     assert (info.server, info.token, info.scheme, info.insecure) == (
         "https://127.0.0.1:1",
         "t",

@@ -17,6 +17,7 @@ from greenroom_runtime.contract.report import VersionState
 from greenroom_runtime.routing.evidence import ArmCounter, EvidenceCounter, count_evidence
 from greenroom_runtime.routing.router import compile_router
 from tests.support.bundles import REGRESSOR_ROWS, fragile_graph, write_classifier, write_regressor
+from tests.support.plain_http import http
 from tests.support.serving import ServingProcess, flags
 
 HALF = Rollout(version="v2", hundredths=5000, salt="ml/churn", epoch="v2@1")
@@ -279,7 +280,7 @@ def test_users_who_were_not_drawn_are_not_counted(pod: ServingProcess) -> None:
     assert pod.predict({}, user_id="ann").status_code == 422
     tensor = {"name": "x1", "shape": [1, 1], "datatype": "FP64", "data": [1.0]}
     others = [{**tensor, "name": "x2"}, {**tensor, "name": "member", "datatype": "BOOL", "data": [True]}]
-    addressed = httpx2.post(
+    addressed = http.post(
         pod.url + "/v2/models/churn/versions/v2/infer", json={"inputs": [tensor, *others]}, timeout=30
     )
     assert addressed.status_code == 200, addressed.text

@@ -26,7 +26,8 @@ from greenroom_runtime.features.lookup import open_lookup
 from greenroom_runtime.features.redis_store import CA_CERT, PASSWORD, USERNAME, open_client
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.features import KEY_START, Clock, anything, feature_cache, until
-from tests.support.redis import RedisServer, free_port, redis_server
+from tests.support.ports import free_port
+from tests.support.redis import RedisServer, redis_server
 from tests.support.upstream import FeatureService, feature_service
 from tests.support.web import write_certificate
 

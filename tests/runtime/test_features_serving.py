@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier
 from tests.support.features import KEY_START
+from tests.support.plain_http import http
 from tests.support.redis import RedisServer, redis_server
 from tests.support.serving import ServingProcess, flags
 from tests.support.upstream import FeatureService, feature_service
@@ -70,7 +71,7 @@ def forget(service: FeatureService) -> None:
 
 def metric(pod: ServingProcess, name: str) -> float:
     """Return the value of one series."""
-    lines = httpx2.get(f"{pod.admin_url}/metrics").text.splitlines()
+    lines = http.get(f"{pod.admin_url}/metrics").text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name} "))
 
 
@@ -82,7 +83,7 @@ def infer(pod: ServingProcess, rows: list[dict[str, Any]], **parameters: Any) ->
         for name in rows[0]
     ]
     body = {"inputs": inputs, "parameters": parameters}
-    return httpx2.post(f"{pod.url}/v2/models/churn/infer", json=body, timeout=30)
+    return http.post(f"{pod.url}/v2/models/churn/infer", json=body)
 
 
 def test_what_is_left_out_is_fetched(pod: ServingProcess, service: FeatureService) -> None:
@@ -181,7 +182,7 @@ def test_a_batch_is_fetched_by_row(pod: ServingProcess, service: FeatureService,
     before = redis.commands("mget")
     rows = [SENT, SENT, ROW, SENT]
     body = {"rows": rows, "user_ids": ["f1", "f2", "f1", "unknown"]}
-    answer = httpx2.post(f"{pod.url}/predict/batch", json=body, timeout=30)
+    answer = http.post(f"{pod.url}/predict/batch", json=body)
     told = answer.json()["predictions"]
     assert [row.get("feature_source") for row in told] == ["compute", "compute", None, None]
     assert [row.get("error", {}).get("status") for row in told] == [None, None, None, 422]
@@ -195,7 +196,7 @@ def test_records_say_where_features_are_from_and_how_old(
     """And hold the features as the model was given them."""
     service.features["gus"] = FETCHED
     for user, name in (("gus", "r1"), ("gus", "r2"), ("nobody", "r3")):
-        httpx2.post(
+        http.post(
             f"{pod.url}/predict",
             json={"features": {**SENT, "age": 41.0}, "user_id": user},
             headers={"X-Request-Id": name},
@@ -244,7 +245,7 @@ def test_metrics_and_report_add_up(pod: ServingProcess, service: FeatureService)
 
 def test_the_schema_requires_nothing_that_can_be_fetched(pod: ServingProcess) -> None:
     """Tools that are made from the document may leave features out."""
-    assert httpx2.get(f"{pod.url}/schema").json()["properties"]["features"]["required"] == []
+    assert http.get(f"{pod.url}/schema").json()["properties"]["features"]["required"] == []
 
 
 def test_a_pod_ends_in_order_while_features_are_fetched(tmp_path: Path) -> None:

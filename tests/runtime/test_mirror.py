@@ -32,6 +32,7 @@ from tests.support.bundles import (
     write_regressor,
 )
 from tests.support.frame_reader import FrameReader
+from tests.support.plain_http import http
 from tests.support.serving import ServingProcess, flags
 from tests.support.upstream import feature_service
 
@@ -393,7 +394,7 @@ class Scene:
     def post(self, path: str, body: Mapping[str, Any], *, request_id: str) -> httpx2.Response:
         """Ask under this id."""
         headers = {names.HEADER_REQUEST_ID: request_id}
-        return httpx2.post(self.pod.url + path, json=body, headers=headers, timeout=30)
+        return http.post(self.pod.url + path, json=body, headers=headers)
 
     def predict(self, features: Mapping[str, Any], *, request_id: str, **request: Any) -> httpx2.Response:
         """Ask about one row under this id."""
@@ -600,7 +601,7 @@ def test_metrics_tell_the_accounts(scene: Scene) -> None:
     scene.frames("metrics")
     mirror = scene.pod.report().mirror
     assert mirror is not None
-    lines = httpx2.get(scene.pod.admin_url + names.METRICS_PATH).text.splitlines()
+    lines = http.get(scene.pod.admin_url + names.METRICS_PATH).text.splitlines()
     for name in ("offered", "sampled_out", "sent", "dropped"):
         assert f"greenroom_shadow_mirror_{name}_total {float(getattr(mirror, name))}" in lines
     assert "greenroom_shadow_mirror_pending 0.0" in lines

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from greenroom_runtime.contract.flags import Shadow
 from greenroom_runtime.contract.report import MirrorReport
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier
 from tests.support.frame_reader import FrameReader, reserve_port
-from tests.support.serving import ServingProcess, flags
+from tests.support.serving import DEADLINE_SECONDS, ServingProcess, flags
 
 ROW = dict(CLASSIFIER_ROWS[0])
 LARGE = {**ROW, "country": "x" * 4000}
@@ -61,7 +62,8 @@ class Way:
     def ask_until_mirrored(self, reader: FrameReader) -> None:
         """Send requests, all answered, until one arrives at this reader."""
         asked: set[str] = set()
-        for _ in range(3000):
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while time.monotonic() < deadline:
             asked.update(self.ask())
             if any(frame.id in asked for frame in reader.frames()):
                 return

@@ -24,6 +24,7 @@ from greenroom_runtime.models.batching import Batcher
 from greenroom_runtime.models.residents import LoadedVersion, Serving
 from greenroom_runtime.models.session import ModelSession
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier, write_regressor
+from tests.support.plain_http import http
 from tests.support.serving import ServingProcess, flags
 
 BODY_BYTES = 200_000
@@ -60,7 +61,7 @@ def _request(rows: int = 1, **members: Any) -> dict[str, Any]:
 
 def _infer(pod: ServingProcess, request: Any, path: str = INFER, **headers: str) -> httpx2.Response:
     content = request if isinstance(request, bytes) else json.dumps(request).encode()
-    return httpx2.post(pod.url + path, content=content, headers=headers, timeout=30)
+    return http.post(pod.url + path, content=content, headers=headers)
 
 
 def _problem(response: httpx2.Response, status: int, kind: str) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def test_versions_are_chosen_by_user_or_by_path(
 def test_what_is_not_there_is_not_found(pod: ServingProcess, path: str, kind: str, action: str) -> None:
     """Another model, an unknown version, and one that is resident but answers no user."""
     response = (
-        _infer(pod, _request(), path + action) if action == "/infer" else httpx2.get(pod.url + path + action)
+        _infer(pod, _request(), path + action) if action == "/infer" else http.get(pod.url + path + action)
     )
     _problem(response, 404, kind)
 
@@ -154,17 +155,17 @@ def test_what_is_not_there_is_not_found(pod: ServingProcess, path: str, kind: st
 )
 def test_other_paths_are_problems(pod: ServingProcess, path: str) -> None:
     """Nothing is at them, whatever the method."""
-    assert httpx2.get(pod.url + path).status_code in (404, 405)
-    assert "error" in httpx2.get(pod.url + path).json()
+    assert http.get(pod.url + path).status_code in (404, 405)
+    assert "error" in http.get(pod.url + path).json()
     assert _infer(pod, _request(), path).status_code in (404, 405)
 
 
 def test_methods_are_told(pod: ServingProcess) -> None:
     """405 says what is allowed."""
-    assert httpx2.get(pod.url + INFER).headers["allow"] == "POST"
-    _problem(httpx2.get(pod.url + INFER), 405, "method")
-    assert httpx2.post(pod.url + "/v2").headers["allow"] == "GET"
-    _problem(httpx2.post(pod.url + "/v2/health/live"), 405, "method")
+    assert http.get(pod.url + INFER).headers["allow"] == "POST"
+    _problem(http.get(pod.url + INFER), 405, "method")
+    assert http.post(pod.url + "/v2").headers["allow"] == "GET"
+    _problem(http.post(pod.url + "/v2/health/live"), 405, "method")
 
 
 def test_all_findings_are_named_at_once(pod: ServingProcess) -> None:
@@ -266,7 +267,7 @@ def test_every_row_is_counted_once(pod: ServingProcess) -> None:
     _infer(pod, _request())
     _infer(pod, _request(3))
     _infer(pod, b"{")
-    httpx2.get(pod.url + "/v2/models/churn")
+    http.get(pod.url + "/v2/models/churn")
     assert pod.report().requests == before + 5
 
 
@@ -274,7 +275,7 @@ def test_a_request_is_answered_whole_or_not_at_all(pod: ServingProcess) -> None:
     """Where one row does not fit, no row counts as answered: nobody has received a prediction."""
 
     def counted() -> dict[str, float]:
-        lines = httpx2.get(pod.admin_url + names.METRICS_PATH).text.splitlines()
+        lines = http.get(pod.admin_url + names.METRICS_PATH).text.splitlines()
         of_v1 = [line for line in lines if line.startswith("greenroom_requests_total") and '"v1"' in line]
         return {re.findall(r'code="(\d+)"', line)[0]: float(line.rpartition(" ")[2]) for line in of_v1}
 
@@ -292,7 +293,7 @@ def test_a_request_is_answered_whole_or_not_at_all(pod: ServingProcess) -> None:
 
 def test_openapi_describes_the_protocol(pod: ServingProcess) -> None:
     """Each path is in the document, with this model's tensors; its example is answered."""
-    paths = httpx2.get(pod.url + "/openapi.json").json()["paths"]
+    paths = http.get(pod.url + "/openapi.json").json()["paths"]
     base, named = "/v2/models/churn", "/v2/models/churn/versions/{version}"
     documented = {path for path in paths if path.startswith("/v2")}
     assert documented == {
@@ -312,17 +313,17 @@ def test_while_nothing_serves_it_is_alive_and_says_why(tmp_path: Path) -> None:
     """Liveness is true; readiness, metadata and inference are 503 with what is waited for."""
     write_classifier(tmp_path / "source", "v1")
     with ServingProcess(tmp_path / "pod", source_uri=(tmp_path / "source").as_uri()) as pod:
-        assert httpx2.get(pod.url + "/v2/health/live").json() == {"live": True}
-        assert httpx2.get(pod.url + "/v2").status_code == 200
-        assert "/v2/models/churn/infer" in httpx2.get(pod.url + "/openapi.json").json()["paths"]
+        assert http.get(pod.url + "/v2/health/live").json() == {"live": True}
+        assert http.get(pod.url + "/v2").status_code == 200
+        assert "/v2/models/churn/infer" in http.get(pod.url + "/openapi.json").json()["paths"]
         for path in ("/v2/health/ready", "/v2/models/churn/ready"):
-            problem = _problem(httpx2.get(pod.url + path), 503, "not-ready")
+            problem = _problem(http.get(pod.url + path), 503, "not-ready")
             assert problem["ready"] is False
             assert "no valid flag document" in problem["error"]
         refused = _infer(pod, _request())
         assert "Retry-After" in refused.headers
         _problem(refused, 503, "not-ready")
-        _problem(httpx2.get(pod.url + "/v2/models/churn"), 503, "not-ready")
+        _problem(http.get(pod.url + "/v2/models/churn"), 503, "not-ready")
 
 
 LOOKS_BEFORE_THE_SWAP = 10

@@ -13,7 +13,8 @@ import pytest
 
 from greenroom_runtime.contract import names
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier, write_regressor
-from tests.support.serving import DEADLINE_SECONDS, ServingProcess, flags
+from tests.support.plain_http import http
+from tests.support.serving import ServingProcess, flags
 
 ROW = CLASSIFIER_ROWS[0]
 BODY_BYTES = 100_000
@@ -111,7 +112,7 @@ def test_order_of_features_does_not_matter(pod: ServingProcess) -> None:
 )
 def test_malformed_bodies_are_problems(pod: ServingProcess, body: bytes, status: int) -> None:
     """Garbage, the wrong shape and too much of it are each told as a problem document with a request id."""
-    response = httpx2.post(pod.url + "/predict", content=body)
+    response = http.post(pod.url + "/predict", content=body)
     assert _problem(response, status)["request_id"] == response.headers[names.HEADER_REQUEST_ID]
 
 
@@ -123,7 +124,7 @@ def test_a_chunked_body_is_bounded_while_it_comes(pod: ServingProcess) -> None:
             yield b" " * 10_000
 
     try:
-        response = httpx2.post(pod.url + "/predict", content=endless(), timeout=DEADLINE_SECONDS)
+        response = http.post(pod.url + "/predict", content=endless())
     except httpx2.WriteError:
         return  # the server closed while we were still writing, which is as good an answer
     _problem(response, 413)
@@ -137,12 +138,12 @@ def test_the_list_of_findings_is_bounded(pod: ServingProcess) -> None:
 
 def test_methods_paths_and_encodings_are_problems(pod: ServingProcess) -> None:
     """405 says what is allowed, 404 and 415 are problem documents too."""
-    refused = httpx2.get(pod.url + "/predict")
+    refused = http.get(pod.url + "/predict")
     _problem(refused, 405)
     assert refused.headers["allow"] == "POST"
-    _problem(httpx2.get(pod.url + "/nowhere"), 404)
-    _problem(httpx2.post(pod.url + "/schema"), 405)
-    packed = httpx2.post(pod.url + "/predict", content=b"{}", headers={"Content-Encoding": "gzip"})
+    _problem(http.get(pod.url + "/nowhere"), 404)
+    _problem(http.post(pod.url + "/schema"), 405)
+    packed = http.post(pod.url + "/predict", content=b"{}", headers={"Content-Encoding": "gzip"})
     _problem(packed, 415)
 
 
@@ -151,7 +152,7 @@ def test_methods_paths_and_encodings_are_problems(pod: ServingProcess) -> None:
 )
 def test_request_id_is_echoed_when_sane(pod: ServingProcess, given: str, *, kept: bool) -> None:
     """A client's own id comes back; anything else is replaced by one of ours."""
-    response = httpx2.post(
+    response = http.post(
         pod.url + "/predict", json={"features": ROW}, headers={names.HEADER_REQUEST_ID: given}
     )
     told = response.headers[names.HEADER_REQUEST_ID]
@@ -178,22 +179,22 @@ def test_too_many_at_once_is_told_to_come_back(pod: ServingProcess) -> None:
 
 def test_schema_describes_this_models_request(pod: ServingProcess) -> None:
     """/schema and the OpenAPI document carry the production version's real features."""
-    schema = httpx2.get(pod.url + "/schema").json()
+    schema = http.get(pod.url + "/schema").json()
     features = schema["properties"]["features"]
     assert features["required"] == ["age", "income", "visits", "country"]
     assert features["properties"]["income"]["type"] == ["number", "null"]
-    document = httpx2.get(pod.url + "/openapi.json").json()
+    document = http.get(pod.url + "/openapi.json").json()
     body = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["properties"]["features"] == features
 
 
 def test_the_page_of_the_documentation_needs_no_internet(pod: ServingProcess) -> None:
     """All that /docs loads comes from the pod itself."""
-    page = httpx2.get(pod.url + "/docs").text
+    page = http.get(pod.url + "/docs").text
     loaded = [urljoin(pod.url + "/docs", path) for path in re.findall(r"""(?:src|href)=["']([^"']+)""", page)]
     assert len(loaded) >= 2
     assert all(address.startswith(pod.url) for address in loaded)
-    assert all(httpx2.get(address).status_code == 200 for address in loaded)
+    assert all(http.get(address).status_code == 200 for address in loaded)
 
 
 def test_bad_requests_leave_no_line_in_the_log(pod: ServingProcess) -> None:
@@ -210,8 +211,8 @@ def test_every_request_is_counted(pod: ServingProcess, tmp_path: Path) -> None:
     del tmp_path
     before = pod.report().requests
     pod.predict(ROW)
-    httpx2.post(pod.url + "/predict", content=b"{")
-    httpx2.get(pod.url + "/predict")
-    httpx2.get(pod.url + "/schema")
+    http.post(pod.url + "/predict", content=b"{")
+    http.get(pod.url + "/predict")
+    http.get(pod.url + "/schema")
     assert pod.report().requests == before + 3
-    assert json.loads(httpx2.get(pod.admin_url + names.REPORT_PATH).content)["errors"] == 0
+    assert json.loads(http.get(pod.admin_url + names.REPORT_PATH).content)["errors"] == 0

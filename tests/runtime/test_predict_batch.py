@@ -10,6 +10,7 @@ import pytest
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import Rollout, Rule
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier, write_regressor
+from tests.support.plain_http import http
 from tests.support.serving import ServingProcess, flags
 
 ROWS = [dict(row) for row in CLASSIFIER_ROWS]
@@ -33,7 +34,7 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
 
 
 def _batch(pod: ServingProcess, **request: Any) -> httpx2.Response:
-    return httpx2.post(pod.url + "/predict/batch", json=request)
+    return http.post(pod.url + "/predict/batch", json=request)
 
 
 def _predictions(pod: ServingProcess, **request: Any) -> list[dict[str, Any]]:
@@ -112,7 +113,7 @@ def test_malformed_batches_are_problems(
     pod: ServingProcess, request_body: object, status: int, kind: str
 ) -> None:
     """What is no table is refused as a whole."""
-    response = httpx2.post(pod.url + "/predict/batch", content=json.dumps(request_body))
+    response = http.post(pod.url + "/predict/batch", content=json.dumps(request_body))
     assert response.status_code == status, response.text
     assert response.json()["type"] == f"urn:greenroom:problem:{kind}"
 
@@ -142,7 +143,7 @@ def test_a_batch_does_not_hold_up_a_regressor(tmp_path_factory: pytest.TempPathF
     with ServingProcess(root / "pod", source_uri=(root / "source").as_uri()) as pod:
         pod.flags.write(flags("v1"))
         pod.wait_ready("v1")
-        schema = httpx2.get(pod.url + "/schema").json()["properties"]["features"]["properties"]
+        schema = http.get(pod.url + "/schema").json()["properties"]["features"]["properties"]
         row = {name: 1.0 if "number" in feature["type"] else False for name, feature in schema.items()}
         told = _predictions(pod, rows=[row, row])
         assert [sorted(answer) for answer in told] == [["prediction", "reason", "version"]] * 2

@@ -13,6 +13,7 @@ from greenroom_runtime.contract.flags import Rollout, Rule
 from greenroom_runtime.contract.report import VersionState
 from greenroom_runtime.routing.router import compile_router
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier, write_regressor
+from tests.support.plain_http import http
 from tests.support.serving import FlagMount, ServingProcess, flags
 
 ROW = dict(CLASSIFIER_ROWS[0])
@@ -104,12 +105,12 @@ def test_metrics_tell_roles_apart(pod: ServingProcess) -> None:
     """Requests are counted by version and role, and a traced one is an exemplar for OpenMetrics."""
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     body = {"features": ROW, "context": {"country": "NO"}}
-    httpx2.post(pod.url + "/predict", json=body, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
-    plain = httpx2.get(pod.admin_url + names.METRICS_PATH)
+    http.post(pod.url + "/predict", json=body, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    plain = http.get(pod.admin_url + names.METRICS_PATH)
     assert 'greenroom_requests_total{code="200",role="rollout",version="v2"}' in plain.text
     assert trace not in plain.text
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
-    rich = httpx2.get(pod.admin_url + names.METRICS_PATH, headers=accept)
+    rich = http.get(pod.admin_url + names.METRICS_PATH, headers=accept)
     assert rich.headers["content-type"].startswith("application/openmetrics-text")
     assert f'trace_id="{trace}"' in rich.text
     assert rich.text.endswith("# EOF\n")

@@ -22,6 +22,7 @@ from tests.support.bundles import (
     write_classifier,
     write_regressor,
 )
+from tests.support.plain_http import http
 from tests.support.serving import DEADLINE_SECONDS, ServingProcess, flags
 
 
@@ -66,10 +67,10 @@ def test_serves_a_regressor(tmp_path: Path) -> None:
 def test_probes_tell_starting_from_ready(source: Path, tmp_path: Path) -> None:
     """Without a flag document the pod is alive and started, but not ready, and says what it waits for."""
     with ServingProcess(tmp_path / "pod", source_uri=source.as_uri()) as pod:
-        assert httpx2.get(pod.admin_url + names.LIVE_PATH).status_code == 200
+        assert http.get(pod.admin_url + names.LIVE_PATH).status_code == 200
         pod.wait_until(lambda report: report.flags_error != "")
-        assert httpx2.get(pod.admin_url + names.STARTUP_PATH).status_code == 200
-        ready = httpx2.get(pod.admin_url + names.READY_PATH)
+        assert http.get(pod.admin_url + names.STARTUP_PATH).status_code == 200
+        ready = http.get(pod.admin_url + names.READY_PATH)
         refused = pod.predict(CLASSIFIER_ROWS[0])
         assert ready.status_code == refused.status_code == 503
         assert "no valid flag document" in ready.json()["detail"]
@@ -77,7 +78,7 @@ def test_probes_tell_starting_from_ready(source: Path, tmp_path: Path) -> None:
         assert "Retry-After" in refused.headers
         pod.flags.write(flags("v1"))
         pod.wait_ready("v1")
-        assert httpx2.get(pod.admin_url + names.READY_PATH).status_code == 200
+        assert http.get(pod.admin_url + names.READY_PATH).status_code == 200
 
 
 def test_report_says_what_the_operator_needs(source: Path, tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_metrics_count_requests_by_version_and_code(source: Path, tmp_path: Path
         pod.wait_ready("v1")
         pod.predict(CLASSIFIER_ROWS[0])
         pod.predict({})
-        text = httpx2.get(pod.admin_url + names.METRICS_PATH).text
+        text = http.get(pod.admin_url + names.METRICS_PATH).text
         assert 'greenroom_requests_total{code="200",role="production",version="v1"} 1.0' in text
         assert 'greenroom_requests_total{code="422",role="production",version="v1"} 1.0' in text
         assert 'greenroom_version_state{state="Ready",version="v1"} 1.0' in text
@@ -155,7 +156,7 @@ def test_first_pod_prepares_alone(source: Path, tmp_path: Path) -> None:
 
 def test_sigterm_drains_and_exits_with_zero(source: Path, tmp_path: Path) -> None:
     """After SIGTERM the pod stays ready and answers with Connection: close, then exits 0."""
-    with ServingProcess(tmp_path / "pod", source_uri=source.as_uri(), drain_seconds=2.0) as pod:
+    with ServingProcess(tmp_path / "pod", source_uri=source.as_uri(), drain_seconds=6.0) as pod:
         pod.flags.write(flags("v1"))
         pod.wait_ready("v1")
         with httpx2.Client() as client:
@@ -165,8 +166,8 @@ def test_sigterm_drains_and_exits_with_zero(source: Path, tmp_path: Path) -> Non
             pod.wait_until(lambda report: report.draining)
             answer = client.post(pod.url + "/predict", json=request)
             assert (answer.status_code, answer.headers["connection"]) == (200, "close")
-            assert httpx2.get(pod.admin_url + names.READY_PATH).status_code == 200
-            assert httpx2.get(pod.url + "/schema").headers["connection"] == "close"
+            assert http.get(pod.admin_url + names.READY_PATH).status_code == 200
+            assert http.get(pod.url + "/schema").headers["connection"] == "close"
         assert pod.process.wait(DEADLINE_SECONDS) == 0
 
 

@@ -5,12 +5,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import Rollout, Rule
 from greenroom_runtime.contract.report import FailureReason
 from tests.support.bundles import CLASSIFIER_ROWS, CLASSIFIER_SIGNATURE, write_classifier
+from tests.support.plain_http import http
 from tests.support.serving import ServingProcess, flags
 
 ROW = dict(CLASSIFIER_ROWS[0])
@@ -45,18 +44,18 @@ def _ask(pod: ServingProcess) -> int:
     """Ask for predictions in every way; return how many were asked for."""
     headers = {names.HEADER_REQUEST_ID: "order-7"}
     body = {"features": {**ROW, "age": SECRET_AGE}, "user_id": "ann"}
-    httpx2.post(pod.url + "/predict", json=body, headers=headers)
+    http.post(pod.url + "/predict", json=body, headers=headers)
     pod.predict(ROW)
     pod.predict({**ROW, "age": "secret", "unheard_of": "secret"})
-    httpx2.post(pod.url + "/predict", content=b"{")
-    httpx2.post(pod.url + "/predict/batch", json={"rows": [ROW, {}, ROW], "user_id": "bob"})
+    http.post(pod.url + "/predict", content=b"{")
+    http.post(pod.url + "/predict/batch", json={"rows": [ROW, {}, ROW], "user_id": "bob"})
     inputs = [
         {"name": "age", "datatype": "FP64", "shape": [2], "data": [20.0, 30.0]},
         {"name": "income", "datatype": "FP64", "shape": [2], "data": [1.0, 2.0]},
         {"name": "visits", "datatype": "INT64", "shape": [2], "data": [1, 2]},
         {"name": "country", "datatype": "BYTES", "shape": [2], "data": ["NO", "SE"]},
     ]
-    answer = httpx2.post(pod.url + "/v2/models/churn/infer", json={"inputs": inputs})
+    answer = http.post(pod.url + "/v2/models/churn/infer", json={"inputs": inputs})
     assert answer.status_code == 200, answer.text
     return 9
 
@@ -139,7 +138,7 @@ def test_what_is_not_sampled_is_counted(tmp_path: Path) -> None:
         ).prediction_log
         assert log is not None
         assert (log.logged, log.sampled_out, log.dropped) == (3, asked - 3, 0)
-        metrics = httpx2.get(pod.admin_url + names.METRICS_PATH).text
+        metrics = http.get(pod.admin_url + names.METRICS_PATH).text
         assert 'greenroom_predictions_sampled_out_total{role="production",version="v1"} 5.0' in metrics
         assert pod.stop() == 0
     assert {record["status"] for record in _records(tmp_path)} == {400, 422}

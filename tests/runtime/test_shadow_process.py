@@ -1,7 +1,6 @@
 """The shadow process, supervised as it is in its container: real models, real sockets, real frames."""
 
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from tests.support.bundles import (
     write_classifier,
     write_regressor,
 )
+from tests.support.ports import free_port
 from tests.support.predictions import lines
 from tests.support.shadows import Sender, ShadowPod, frame, shadowing
 
@@ -272,7 +272,7 @@ def test_garbage_ends_its_connection_alone(
 
 def test_frames_over_tcp(tmp_path: Path, source: Path) -> None:
     """Pods of the shadow's own take the same frames over TCP, from several senders, cut anywhere."""
-    port = _free_port()
+    port = free_port()
     with ShadowPod(tmp_path, source=source, address="tcp:shadow:8083", frames_port=port) as pod:
         pod.flags.write(shadowing("v2"))
         pod.wait_state("v2", VersionState.READY)
@@ -429,8 +429,3 @@ def test_counts_survive_a_process_that_is_killed(tmp_path: Path, source: Path, s
 
 def _numbers(told: ProcessReport) -> object:
     return told.epoch, told.counts, told.trials
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])

@@ -15,6 +15,7 @@ import pytest
 import greenroom_runtime
 from greenroom_runtime.contract import names, shadow
 from greenroom_runtime.shadow import ends, supervisor
+from tests.support.plain_http import http
 from tests.support.serving import DEADLINE_SECONDS
 from tests.support.shadows import Supervised, misbehaving
 
@@ -109,7 +110,7 @@ def test_a_process_that_beats_lives() -> None:
         assert (report.pod, report.model, report.instance) == ("pod-0", "churn", "life-1")
         assert "told 1\n" in supervised.metrics()
         assert "greenroom_shadow_running 1\n" in supervised.metrics()
-        assert httpx2.get(supervised.url + names.LIVE_PATH).text == "alive\n"
+        assert http.get(supervised.url + names.LIVE_PATH).text == "alive\n"
 
 
 def test_a_flood_of_errors_stops_nothing() -> None:

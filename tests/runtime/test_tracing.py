@@ -7,10 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier
+from tests.support.plain_http import http
 from tests.support.serving import DEADLINE_SECONDS, ServingProcess, flags
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -74,7 +74,7 @@ def test_a_prediction_is_a_span_of_its_callers_trace(tmp_path: Path) -> None:
         pod.flags.write(flags("v1"))
         pod.wait_ready("v1")
         for parent in (UNSAMPLED, SAMPLED):
-            response = httpx2.post(
+            response = http.post(
                 pod.url + "/predict",
                 json={"features": CLASSIFIER_ROWS[0]},
                 headers={"traceparent": parent, "X-Request-Id": "order-7"},
@@ -98,7 +98,7 @@ def test_a_dead_collector_harms_nobody(tmp_path: Path) -> None:
         pod.flags.write(flags("v1"))
         pod.wait_ready("v1")
         for _ in range(20):
-            response = httpx2.post(
+            response = http.post(
                 pod.url + "/predict",
                 json={"features": CLASSIFIER_ROWS[0]},
                 headers={"traceparent": SAMPLED},

@@ -74,7 +74,7 @@ class OperatorProcess:
         """Ask its health server; return status and text."""
         address = next(line for line in self.lines if line["event"] == "health and metrics")["address"]
         try:
-            with urllib.request.urlopen(f"{address}{path}", timeout=10) as answer:  # noqa: S310 - loopback
+            with urllib.request.urlopen(f"{address}{path}", timeout=60) as answer:  # noqa: S310 - loopback
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -1,7 +1,6 @@
 """A real Redis for tests: Debian's ``redis-server``, which can be killed, frozen and begun anew."""
 
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import redis
 
 from e2e.cluster import debian
 from e2e.cluster.debian import Package
+from tests.support.ports import free_port
 
 DEADLINE_SECONDS = 30.0
 """How long a server may take to come up; only ever reached on failure."""
@@ -96,13 +96,6 @@ class RedisServer:
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
-
-
-def free_port() -> int:
-    """Return a port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

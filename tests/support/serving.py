@@ -18,6 +18,7 @@ from greenroom_runtime.contract import names
 from greenroom_runtime.contract.config import RuntimeConfig
 from greenroom_runtime.contract.flags import FlagStore, dump_flags
 from greenroom_runtime.contract.report import FailureReason, PodReport, VersionState
+from tests.support.plain_http import http
 
 DEADLINE_SECONDS = 60.0
 """How long a test waits for what must come; only ever reached on failure."""
@@ -124,7 +125,7 @@ class ServingProcess:
 
     def report(self) -> PodReport:
         """Return what the process tells the operator."""
-        return PodReport.model_validate_json(httpx2.get(self.admin_url + names.REPORT_PATH).content)
+        return PodReport.model_validate_json(http.get(self.admin_url + names.REPORT_PATH).content)
 
     def wait_until(self, condition: Callable[[PodReport], bool]) -> PodReport:
         """Poll the report until the condition holds."""
@@ -188,7 +189,7 @@ class ServingProcess:
 
     def predict(self, features: Mapping[str, object], **request: Any) -> httpx2.Response:
         """Send one prediction request."""
-        return httpx2.post(self.url + "/predict", json={"features": features, **request}, timeout=30)
+        return http.post(self.url + "/predict", json={"features": features, **request})
 
     def _read_log(self) -> None:
         assert self.process.stdout is not None

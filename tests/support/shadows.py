@@ -14,7 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-import httpx2
 import msgspec
 
 from greenroom_runtime.contract import names
@@ -24,6 +23,7 @@ from greenroom_runtime.contract.report import VersionState
 from greenroom_runtime.contract.shadow import ProcessReport, ShadowReport
 from greenroom_runtime.shadow.frame import Frame, encode_frame
 from tests.support.bundles import regress
+from tests.support.plain_http import http
 from tests.support.serving import DEADLINE_SECONDS, FlagMount, parse_log
 
 HERE = Path(__file__).parent
@@ -88,7 +88,7 @@ class Supervised:
 
     def raw_report(self) -> dict[str, Any]:
         """Return what the operator would be told, as it is."""
-        told: dict[str, Any] = httpx2.get(self.url + names.REPORT_PATH).json()
+        told: dict[str, Any] = http.get(self.url + names.REPORT_PATH).json()
         return told
 
     def report(self) -> ShadowReport:
@@ -97,7 +97,7 @@ class Supervised:
 
     def metrics(self) -> str:
         """Return what Prometheus scrapes."""
-        return httpx2.get(self.url + names.METRICS_PATH).text
+        return http.get(self.url + names.METRICS_PATH).text
 
     def wait_until(self, condition: Callable[[ShadowReport], object]) -> ShadowReport:
         """Poll the report until the condition holds."""

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import typer
 
@@ -17,6 +16,7 @@ from greenroom.commands import app
 from greenroom.plan import explain, load_deployment, planned_flags
 from tests.support.examples import TrainedExample
 from tests.support.foreign import COLUMNS, classifier_onnx, write_mlflow, write_plain
+from tests.support.plain_http import http
 from tests.support.upstream import feature_service
 from tests.toolkit.command import MANIFEST, Command, predict, run_to_end
 
@@ -177,7 +177,7 @@ def test_run_fetches_features(penguins: TrainedExample, manifest: Path, state: P
         arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
         with Command(*arguments, state=state) as command:
             url = command.wait_for_url()
-            answer = httpx2.post(f"{url}/predict", json={"features": {}, "user_id": "ann"}, timeout=30)
+            answer = http.post(f"{url}/predict", json={"features": {}, "user_id": "ann"})
             assert (answer.status_code, answer.json()["prediction"]) == (200, row["prediction"])
             assert answer.headers["X-Feature-Source"] == "compute"
             told = "the keys of the Secret theirs as GREENROOM_FEATURES_COMPUTE_…"

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier
+from tests.support.plain_http import http
 from tests.support.predictions import prediction_log, record, refused, shadowed
 from tests.support.s3 import CREDENTIALS, S3Server, s3_server
 from tests.support.serving import ServingProcess, flags
@@ -192,7 +192,7 @@ def test_a_log_in_google_cloud_storage_is_asked(store: S3Server, log: Path) -> N
     for segment in log.glob("*.jsonl"):
         url = f"{store.url}/logs/public/churn/date=2026-11-20/{segment.name}"
         body, public = segment.read_bytes(), {"x-amz-acl": "public-read"}
-        assert httpx2.put(url, content=body, headers=public).status_code == 200
+        assert http.put(url, content=body, headers=public).status_code == 200
     environment = {"GOOGLE_BASE_URL": store.url, "GOOGLE_SKIP_SIGNATURE": "true"}
     count = "SELECT count(*) AS n FROM predictions"
     assert ask(count, "--from", "gs://logs/public/churn", environment=environment) == [{"n": 42}]

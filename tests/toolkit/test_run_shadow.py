@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from greenroom.local.process import LocalShadow
 from greenroom_runtime.contract.config import RuntimeConfig, ShadowConfig
 from greenroom_runtime.contract.shadow import ShadowReport
 from tests.support.examples import TrainedExample
+from tests.support.plain_http import http
 from tests.toolkit.command import MANIFEST, PATIENCE_SECONDS, Command, children, predict
 
 GATE = (
@@ -43,7 +43,7 @@ def wait_ready(command: Command, version: str) -> str:
 def wait_for_report(url: str, condition: Callable[[ShadowReport], object]) -> ShadowReport:
     """Ask for the shadow's report until it fulfils the condition."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition(report := ShadowReport.model_validate(httpx2.get(url).json())):
+    while not condition(report := ShadowReport.model_validate(http.get(url).json())):
         assert time.monotonic() < deadline, f"not before the deadline; the last report: {report!r}"
         time.sleep(0.02)
     return report
@@ -60,7 +60,7 @@ def connect(url: str, reports: str, features: dict[str, Any]) -> None:
     The serving process looks for its shadow once a second at most, and drops what comes before.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not compared(ShadowReport.model_validate(httpx2.get(reports).json())):
+    while not compared(ShadowReport.model_validate(http.get(reports).json())):
         assert time.monotonic() < deadline, "nothing was compared"
         predict(url, features)
         time.sleep(0.1)
@@ -137,7 +137,7 @@ def test_run_lives_with_a_shadow_that_dies(penguins: TrainedExample, manifest: P
     with Command(*arguments, state=state) as command:
         url = command.wait_for_url()
         reports = wait_ready(command, "v2")
-        metrics = httpx2.get(reports.removesuffix("report") + "metrics").text
+        metrics = http.get(reports.removesuffix("report") + "metrics").text
         assert f"greenroom_shadow_memory_limit_bytes {300 * 2**20}" in metrics.splitlines()
         connect(url, reports, features)
         serving, supervisor = command.children()

@@ -146,7 +146,7 @@ def hello(cluster: Embedded, tmp_path_factory: pytest.TempPathFactory) -> str:
 def read(address: str) -> bytes:
     """Return what an address answers."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://{address}/", timeout=10) as response:
+    with opener.open(f"http://{address}/", timeout=60) as response:
         answer: bytes = response.read()
         return answer
 

@@ -239,7 +239,7 @@ def test_a_percentage_differs_by_what_chance_would_give(evaluator: Evaluator) ->
         ([17.0], {"go"}),
         (True, set()),
     ],
-    ids=repr,
+    ids=["digits", "texts", "integer", "floats", "boolean"],
 )
 def test_attributes_that_are_no_texts(evaluator: Evaluator, value: object, understood_by: set[str]) -> None:
     """A pod spells integers and booleans before it looks at a rule: others must be given them as texts."""
