@@ -12,6 +12,8 @@ export UV := $(CURDIR)/.tools/uv/bin/uv
 export UV_PYTHON_DOWNLOADS := never
 export UV_PYTHON := $(shell command -v $(PYTHON))
 CLUSTER_NAME ?= dev
+# A failed test is tried again in CI only, and told of: it is a defect all the same.
+RERUNS := $(if $(CI),--reruns=1)
 
 .PHONY: help setup demo test quick lint unit integration e2e e2e-gitops crds format
 .PHONY: cluster cluster-down cluster-build cluster-demo
@@ -50,11 +52,10 @@ format: .venv/.dev ## format the code, and mend what can be mended without thoug
 	@.venv/bin/ruff check --fix .
 
 unit: .venv/.dev ## tests of the parts, and of the operator against a real kube-apiserver
-	@.venv/bin/pytest tests --numprocesses=2 --dist=loadfile
+	@.venv/bin/pytest tests --numprocesses=2 --dist=loadfile $(RERUNS)
 
-# A failed one is tried again in CI only, and told of: it is a defect all the same.
 e2e: .venv/.dev ## the product's promises, on real pods of a real cluster
-	@.venv/bin/pytest e2e $(if $(CI),--reruns=1)
+	@.venv/bin/pytest e2e $(RERUNS)
 
 e2e-gitops: .venv/.dev ## the promises of docs/gitops.md, held by Argo CD itself: built first, some 8 minutes
 	@.venv/bin/pytest e2e/gitops

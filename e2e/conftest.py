@@ -19,7 +19,9 @@ from e2e.penguins import Penguins, reached
 from e2e.store import ModelStore
 from e2e.terminal import ROOT, Terminal
 from tests.support.kubectl import Kubectl
+from tests.support.reruns import pytest_terminal_summary
 
+__all__ = ["pytest_terminal_summary"]
 collect_ignore = ["gitops"]
 """Has a target of its own, `make e2e-gitops`; pytest collects it where it is named."""
 STORE_NAMESPACE = "greenroom-store"
@@ -154,16 +156,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.when == "call" and report.failed and "namespace" in arguments:
         report.sections.append(("cluster", _evidence(arguments["terminal"], arguments["namespace"])))
     return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell in full what failed at first and passed when CI tried it again: it is a defect all the same."""
-    for report in terminalreporter.getreports("rerun"):
-        terminalreporter.write_sep("_", f"{report.nodeid} failed, and was tried again", yellow=True)
-        terminalreporter.write_line(report.longreprtext)
-        for title, content in report.sections:
-            terminalreporter.write_sep("-", title)
-            terminalreporter.write_line(content)
 
 
 def _evidence(terminal: Terminal, namespace: str) -> str:
