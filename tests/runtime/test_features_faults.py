@@ -1,7 +1,9 @@
 """Faults of the feature cache's upstreams, injected into real ones: what is answered, and what is spared."""
 
 import asyncio
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+import uvloop
 
 from greenroom_runtime.contract.config import Compute
 from greenroom_runtime.contract.report import BreakerState
@@ -131,6 +134,31 @@ async def test_a_redis_that_hangs_costs_its_timeout_until_it_is_left_alone(
         assert cache.store is not None
         assert cache.store.breaker.error == "Redis did not answer within 20 ms"
         assert cache.store.tally.calls < 10
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("entities", [["u1"], ["u1", "u2"]], ids=["one", "batch"])
+def test_a_process_without_cpu_does_not_blame_redis(
+    redis: RedisServer, run: Any, entities: list[str]
+) -> None:
+    """Its timeout is over when it runs again, and so is its wait: the answer has come meanwhile."""
+
+    async def ask() -> None:
+        async with feature_cache(redis=impatient(redis.port)) as cache:
+            store = cache.store
+            assert store is not None
+            with suppress(SourceError):
+                await store.get_many(entities)
+            await until(lambda: not store._running)  # type: ignore[attr-defined]
+            failures = store.tally.failures
+            asking = asyncio.ensure_future(store.get_many(entities))
+            for _ in range(8):  # turns of the loop, until the command is sent
+                await asyncio.sleep(0)
+            time.sleep(0.5)  # noqa: ASYNC251 nothing runs in this process meanwhile
+            assert await asking == {}
+            assert store.tally.failures == failures
+
+    run(ask())
 
 
 async def test_a_frozen_server_is_a_redis_that_hangs(redis: RedisServer, url: str) -> None:
