@@ -90,7 +90,7 @@ bench-features: .venv/.dev ## measure: the feature cache through faults, on a qu
 
 bench-shadow: .venv/.dev ## measure: what mirroring to a shadow costs, and its faults, on a quiet machine, some 20 minutes
 	@.venv/bin/python -m benchmarks.shadow
-	@.venv/bin/python -m benchmarks.shadow --faults --rounds 5
+	@.venv/bin/python -m benchmarks.shadow --faults --rounds 5 --seconds 3
 
 bench-gates: .venv/.dev ## simulate: thousands of releases before the gates of rollouts and shadows, some 30 minutes
 	@.venv/bin/python -m benchmarks.gates
