@@ -18,7 +18,7 @@ from greenroom.plan import explain, load_deployment, planned_flags
 from tests.support.examples import TrainedExample
 from tests.support.foreign import COLUMNS, classifier_onnx, write_mlflow, write_plain
 from tests.support.upstream import feature_service
-from tests.toolkit.command import MANIFEST, Command, predict, run_to_end
+from tests.toolkit.command import MANIFEST, Command, predict, run_to_end, seeing_ended
 
 
 def commands(group: Any, *above: str) -> Iterator[str]:
@@ -71,6 +71,25 @@ def test_serve_takes_a_directory_of_versions(penguins: TrainedExample, state: Pa
         row = penguins.holdout("v1")[0]
         assert predict(command.wait_for_url(), row["features"])["version"] == "v1"
         assert command.interrupt(signal.SIGTERM) == 143
+
+
+def test_a_terminal_that_goes_takes_everything_along(penguins: TrainedExample, state: Path) -> None:
+    """SIGHUP, which a window sends that is closed, ends like Ctrl-C: without process or file left."""
+    with Command("serve", str(penguins.bundle("v1")), "--port", "0", state=state) as command:
+        command.wait_for_url()
+        with seeing_ended(command.serving_pid()):
+            assert command.interrupt(signal.SIGHUP) == 129
+    assert list(state.iterdir()) == []
+
+
+def test_the_server_ends_with_a_command_that_is_killed(penguins: TrainedExample, state: Path) -> None:
+    """`kill -9` lets nobody clean up: the serving process notices by itself, before it is ready and after."""
+    arguments = ("serve", str(penguins.bundle("v1")), "--port", "0")
+    for words in ("proving v1", "v1 serves at"):
+        with Command(*arguments, state=state) as command:
+            command.wait_for(words)
+            with seeing_ended(command.serving_pid()):
+                assert command.interrupt(signal.SIGKILL) == -signal.SIGKILL
 
 
 def test_serve_takes_a_plain_onnx_directory(state: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from greenroom.local.process import LocalShadow
 from greenroom_runtime.contract.config import RuntimeConfig, ShadowConfig
 from greenroom_runtime.contract.shadow import ShadowReport
 from tests.support.examples import TrainedExample
-from tests.toolkit.command import MANIFEST, PATIENCE_SECONDS, Command, children, predict
+from tests.toolkit.command import MANIFEST, PATIENCE_SECONDS, Command, children, predict, seeing_ended
 
 GATE = (
     '{minDuration: 0s, minRequests: 400, maxDisagreementPercent: "20", maxErrorPercent: "1", '
@@ -151,6 +151,20 @@ def test_run_lives_with_a_shadow_that_dies(penguins: TrainedExample, manifest: P
         assert predict(url, features)["version"] == "v1"
         command.wait_for("the shadow v2: ")
         assert serving in command.children()
+
+
+def test_no_process_outlives_a_run_that_is_killed(
+    penguins: TrainedExample, manifest: Path, state: Path
+) -> None:
+    """After `kill -9` the server ends, the shadow's supervisor, and the process below that."""
+    ask_for(manifest, "{version: v2}")
+    arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
+    with Command(*arguments, state=state) as command:
+        command.wait_for_url()
+        wait_ready(command, "v2")
+        serving, supervisor = command.children()
+        with seeing_ended(serving, supervisor, *children(supervisor)):
+            assert command.interrupt(signal.SIGKILL) == -signal.SIGKILL
 
 
 def test_a_rollout_waits_for_its_shadow(penguins: TrainedExample, manifest: Path, state: Path) -> None:
