@@ -294,10 +294,13 @@ def test_flags_are_explained_as_the_cluster_has_them(
     assert "nobody is routed elsewhere: v1 is production" in done.stdout
 
 
-def test_watch_shows_each_change_until_ctrl_c(
-    environment: dict[str, str], kubectl: Kubectl, namespace: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_watch_shows_each_change_until_it_is_ended(
+    number: int, code: int, environment: dict[str, str], kubectl: Kubectl, namespace: str, tmp_path: Path
 ) -> None:
-    """In a pipe one document a change; Ctrl-C ends it with 130, and kubectl's proxy with it."""
+    """In a pipe one document a change; Ctrl-C and the like end it, and kubectl's proxy with it."""
     apply(kubectl, namespace)
     command = [sys.executable, "-m", "greenroom", "status", "churn", "-w", "-o", "json", "-n", namespace]
     with subprocess.Popen(
@@ -308,8 +311,8 @@ def test_watch_shows_each_change_until_ctrl_c(
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         kubectl("patch", "md", "churn", "-n", namespace, "--type=merge", '-p={"spec": {"version": "v2"}}')
         assert json.loads(_document(process.stdout))["spec"]["version"] == "v2"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        process.send_signal(number)
+        assert process.wait(60) == code
     assert len(children) == 1
     assert not Path(f"/proc/{children[0]}").exists()
     assert list((tmp_path / "state").iterdir()) == []

@@ -81,10 +81,17 @@ class Cluster:
 
     def __enter__(self) -> Self:
         """Start the proxy and wait until it serves; ClusterError says what kubectl complains of."""
+        try:
+            self._start()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def _start(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="greenroom-"))
         path = self._directory / "kubectl.sock"
         if len(str(path).encode()) > _PATH_BYTES:
-            self._close()
             raise ClusterError(f"{path} is too long for a socket: set TMPDIR to a shorter directory")
         self._process = subprocess.Popen(
             [*self._kubectl, "proxy", f"--unix-socket={path}"],
@@ -96,9 +103,7 @@ class Cluster:
         )
         if not (self._process.stdout and self._process.stdout.readline()):  # it says where it serves
             _, told = self._process.communicate()
-            self._close()
             raise ClusterError(f"kubectl cannot be used: {told.strip().removeprefix('error: ')}")
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
