@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -92,8 +92,12 @@ class Command:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that a process has started, in that order."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Return the processes that a process has started, in that order: each thread's."""
+    found: list[int] = []
+    for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda task: int(task.name)):
+        with suppress(OSError):  # a thread may end at any time
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 @contextmanager
