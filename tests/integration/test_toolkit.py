@@ -316,21 +316,49 @@ def test_watch_shows_each_change_until_it_is_ended(
     assert list((tmp_path / "state").iterdir()) == []
 
 
-def test_kubectl_completes_the_plugin(environment: dict[str, str]) -> None:
-    """The real kubectl finds the program that completes it, and understands what that prints."""
+def complete(environment: dict[str, str], *words: str) -> tuple[list[str], str]:
+    """Return what the real kubectl offers for the last word after `kubectl greenroom`, and its directive."""
     own = str(Path(sys.executable).parent)
-    path = f"{own}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(
-        ["kubectl", "__complete", "greenroom", "promote-"],
+        ["kubectl", "__complete", "greenroom", *words],
         capture_output=True,
         text=True,
         check=True,
-        env={**environment, "PATH": path},
+        env={**environment, "PATH": f"{own}{os.pathsep}{environment['PATH']}"},
     )
-    completion, directive = done.stdout.splitlines()
-    assert completion.partition("\t")[0] == "promote-step"
-    assert directive == ":4"
-    assert "ShellCompDirectiveNoFileComp" in done.stderr
+    *lines, directive = done.stdout.splitlines()
+    return [line.partition("\t")[0] for line in lines], directive
+
+
+def test_kubectl_completes_the_plugin(environment: dict[str, str]) -> None:
+    """The real kubectl finds the program that completes it, and understands what that prints."""
+    assert complete(environment, "promote-") == (["promote-step"], ":4")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("status", "-n", "{namespace}", ""), ["churn", "fraud"]),
+        (("abort", "--namespace={namespace}", "ch"), ["churn"]),
+        (("promote", "-n", "{namespace}", "churn", ""), ["v2", "v3", "v1"]),
+        (("retry", "churn", "-n", "{namespace}", "--version", ""), ["v2", "v3", "v1"]),
+        (("flags", "explain", "-n", "{namespace}", "fr"), ["fraud"]),
+        (("predict", "-n", "{namespace}", "fr"), ["fraud"]),
+    ],
+)
+def test_names_and_versions_are_completed(
+    words: tuple[str, ...], found: list[str], environment: dict[str, str], kubectl: Kubectl, namespace: str
+) -> None:
+    """Those of the namespace and of the ModelDeployment that are on the command line."""
+    apply(kubectl, namespace, rollout={"version": "v2", "percent": 1}, shadow={"version": "v3"})
+    fraud = model_deployment()
+    fraud["metadata"]["name"] = "fraud"
+    kubectl("apply", "-n", namespace, "--filename=-", document=fraud)
+    typed = [word.format(namespace=namespace) for word in words]
+    deadline = time.monotonic() + 60
+    while (told := complete(environment, *typed)) == ([], ":0"):  # a busy machine may be late: Tab once more
+        assert time.monotonic() < deadline
+    assert told == (found, ":4")
 
 
 def _document(lines: Iterable[str]) -> str:

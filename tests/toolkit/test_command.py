@@ -486,6 +486,32 @@ def test_kubectl_can_complete_it(words: tuple[str, ...], found: list[str], direc
     assert last == directive
 
 
+@pytest.mark.parametrize(
+    "kubectl",
+    [
+        None,
+        "echo refused >&2; exit 1",
+        "echo churn v1; exit 1",
+        "echo churn v1; echo $$ > pids; sleep 1000 & echo $! >> pids; wait",
+    ],
+    ids=["no kubectl", "refuses", "breaks off", "hangs"],
+)
+def test_a_cluster_that_does_not_answer_is_not_waited_for(kubectl: str | None, tmp_path: Path) -> None:
+    """No names, no word, and no process left: neither kubectl nor what it has started to log in."""
+    own = tmp_path / "kubectl"
+    if kubectl is not None:
+        own.write_text(f"#!/bin/sh\ncd {tmp_path}\n{kubectl}\n")
+        own.chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin" if kubectl is not None else str(tmp_path)
+    for words in (("status", ""), ("promote", "churn", ""), ("retry", "churn", "--version", "")):
+        done = complete_as_kubectl(*words, PATH=path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, ":0\n", "")
+    pids = tmp_path / "pids"
+    for pid in pids.read_text().split() if pids.exists() else ():
+        state = Path(f"/proc/{pid}/stat")
+        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_a_completion_that_cannot_be_told_is_silent(tmp_path: Path) -> None:
     """Without the toolkit's packages nothing is printed into the line that somebody types."""
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('typer', name='typer')\n")
