@@ -149,6 +149,7 @@ def test_what_the_api_server_refuses_is_told(run: Run, kubectl: Kubectl, namespa
     ("arguments", "changes", "message"),
     [
         (("status", "nothing"), {}, "there is no ModelDeployment nothing in the namespace"),
+        (("status", "../pods no?"), {}, "there is no ModelDeployment ../pods no? in the namespace"),
         (("status", "churn", "--context", "nowhere"), {}, 'context "nowhere" does not exist'),
         (("pause", "churn"), {"PATH": "/nowhere"}, "kubectl is not on PATH"),
         (("status", "churn"), {"KUBECONFIG": "{dead}"}, "the API server does not answer"),

@@ -52,7 +52,7 @@ def predict(
     """
     from greenroom.asking import ask_url  # noqa: PLC0415
 
-    if "://" in target:
+    if ":" in target:  # no name has one
         answer = _predict(ask_url(target), features, body, user, attribute)
     else:
         from greenroom.cluster import Cluster  # noqa: PLC0415
