@@ -16,10 +16,11 @@ import pytest
 
 import greenroom
 from examples.skew import train as skew
+from greenroom.sensitive import HIDDEN
 from greenroom.verification import Outcome, Part, SubjectError, Verification
 from greenroom.verification.diagnose import diagnose
 from greenroom.verification.junit import to_junit
-from greenroom.verification.report import HIDDEN, Check, Finding
+from greenroom.verification.report import Check, Finding
 from greenroom.verification.subject import load
 from tests.support.bundles import edit_manifest, endless_graph, write_classifier, write_regressor
 from tests.support.examples import EXAMPLES
@@ -241,6 +242,14 @@ def test_values_of_sensitive_features_are_not_shown(source: Path, tmp_path: Path
         assert check.features["income"] == HIDDEN
         assert check.features["age"] != HIDDEN
         assert {finding.expected for finding in check.findings} == {HIDDEN}
+
+    def raises(frame: Any) -> Any:
+        raise ValueError(frame["income"].tolist())
+
+    with pytest.raises(SubjectError, match=r"rows: ValueError \(sensitive\)"):
+        greenroom.verify(bundle, against=raises)
+    with pytest.raises(SubjectError, match=r"rows: ValueError \(sensitive\)"):
+        greenroom.verify(bundle, preprocessing=raises)
 
 
 @pytest.mark.parametrize(
