@@ -54,6 +54,11 @@ def compared(report: ShadowReport) -> int:
     return report.process.counts.compared if report.process else 0
 
 
+def disagreed(report: ShadowReport) -> int:
+    """Return how many of them differed."""
+    return report.process.counts.disagreed if report.process else 0
+
+
 def connect(url: str, reports: str, features: dict[str, Any]) -> None:
     """Ask until an answer has been compared.
 
@@ -85,7 +90,9 @@ def test_run_compares_a_shadow(penguins: TrainedExample, manifest: Path, state: 
         connect(url, reports, rows[disagree.index(False)])
         for number, features in enumerate(rows):
             assert predict(url, features, user_id=f"user-{number}")["version"] == "v1"
-        told = wait_for_report(reports, lambda report: compared(report) > len(rows)).process
+        told = wait_for_report(
+            reports, lambda report: compared(report) > len(rows) and disagreed(report) >= 6 * sum(disagree)
+        ).process
         assert told is not None
         assert (told.counts.disagreed, told.counts.failed) == (6 * sum(disagree), 0)
         assert "answered otherwise, proven to be below 20 %" in command.wait_for("the shadow v2 has passed")
