@@ -149,6 +149,7 @@ def test_what_the_api_server_refuses_is_told(run: Run, kubectl: Kubectl, namespa
     ("arguments", "changes", "message"),
     [
         (("status", "nothing"), {}, "there is no ModelDeployment nothing in the namespace"),
+        (("status", "../pods no?"), {}, "there is no ModelDeployment ../pods no? in the namespace"),
         (("status", "churn", "--context", "nowhere"), {}, 'context "nowhere" does not exist'),
         (("pause", "churn"), {"PATH": "/nowhere"}, "kubectl is not on PATH"),
         (("status", "churn"), {"KUBECONFIG": "{dead}"}, "the API server does not answer"),
@@ -294,10 +295,11 @@ def test_flags_are_explained_as_the_cluster_has_them(
     assert "nobody is routed elsewhere: v1 is production" in done.stdout
 
 
-def test_watch_shows_each_change_until_ctrl_c(
-    environment: dict[str, str], kubectl: Kubectl, namespace: str, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_watch_shows_each_change_until_it_is_ended(
+    number: int, environment: dict[str, str], kubectl: Kubectl, namespace: str, tmp_path: Path
 ) -> None:
-    """In a pipe one document a change; Ctrl-C ends it with 130, and kubectl's proxy with it."""
+    """In a pipe one document a change; Ctrl-C and the like end it, and kubectl's proxy with it."""
     apply(kubectl, namespace)
     command = [sys.executable, "-m", "greenroom", "status", "churn", "-w", "-o", "json", "-n", namespace]
     with subprocess.Popen(
@@ -308,28 +310,56 @@ def test_watch_shows_each_change_until_ctrl_c(
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         kubectl("patch", "md", "churn", "-n", namespace, "--type=merge", '-p={"spec": {"version": "v2"}}')
         assert json.loads(_document(process.stdout))["spec"]["version"] == "v2"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
     assert len(children) == 1
     assert not Path(f"/proc/{children[0]}").exists()
     assert list((tmp_path / "state").iterdir()) == []
 
 
-def test_kubectl_completes_the_plugin(environment: dict[str, str]) -> None:
-    """The real kubectl finds the program that completes it, and understands what that prints."""
+def complete(environment: dict[str, str], *words: str) -> tuple[list[str], str]:
+    """Return what the real kubectl offers for the last word after `kubectl greenroom`, and its directive."""
     own = str(Path(sys.executable).parent)
-    path = f"{own}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(
-        ["kubectl", "__complete", "greenroom", "promote-"],
+        ["kubectl", "__complete", "greenroom", *words],
         capture_output=True,
         text=True,
         check=True,
-        env={**environment, "PATH": path},
+        env={**environment, "PATH": f"{own}{os.pathsep}{environment['PATH']}"},
     )
-    completion, directive = done.stdout.splitlines()
-    assert completion.partition("\t")[0] == "promote-step"
-    assert directive == ":4"
-    assert "ShellCompDirectiveNoFileComp" in done.stderr
+    *lines, directive = done.stdout.splitlines()
+    return [line.partition("\t")[0] for line in lines], directive
+
+
+def test_kubectl_completes_the_plugin(environment: dict[str, str]) -> None:
+    """The real kubectl finds the program that completes it, and understands what that prints."""
+    assert complete(environment, "promote-") == (["promote-step"], ":4")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("status", "-n", "{namespace}", ""), ["churn", "fraud"]),
+        (("abort", "--namespace={namespace}", "ch"), ["churn"]),
+        (("promote", "-n", "{namespace}", "churn", ""), ["v2", "v3", "v1"]),
+        (("retry", "churn", "-n", "{namespace}", "--version", ""), ["v2", "v3", "v1"]),
+        (("flags", "explain", "-n", "{namespace}", "fr"), ["fraud"]),
+        (("predict", "-n", "{namespace}", "fr"), ["fraud"]),
+    ],
+)
+def test_names_and_versions_are_completed(
+    words: tuple[str, ...], found: list[str], environment: dict[str, str], kubectl: Kubectl, namespace: str
+) -> None:
+    """Those of the namespace and of the ModelDeployment that are on the command line."""
+    apply(kubectl, namespace, rollout={"version": "v2", "percent": 1}, shadow={"version": "v3"})
+    fraud = model_deployment()
+    fraud["metadata"]["name"] = "fraud"
+    kubectl("apply", "-n", namespace, "--filename=-", document=fraud)
+    typed = [word.format(namespace=namespace) for word in words]
+    deadline = time.monotonic() + 60
+    while (told := complete(environment, *typed)) == ([], ":0"):  # a busy machine may be late: Tab once more
+        assert time.monotonic() < deadline
+    assert told == (found, ":4")
 
 
 def _document(lines: Iterable[str]) -> str:

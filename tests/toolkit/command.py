@@ -4,13 +4,15 @@ import json
 import os
 import queue
 import re
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,8 +92,37 @@ class Command:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that a process has started, in that order."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Return the processes that a process has started, in that order: each thread's."""
+    found: list[int] = []
+    for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda task: int(task.name)):
+        with suppress(OSError):  # a thread may end at any time
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+@contextmanager
+def seeing_ended(*pids: int) -> Iterator[None]:
+    """See that these processes have ended, each by itself, some time after the ``with`` block.
+
+    By descriptors that are opened before it, since a process whose parent is gone may stay as a zombie.
+    """
+    with ExitStack() as stack:
+        left = {os.pidfd_open(pid): pid for pid in pids}
+        for descriptor in left:
+            stack.callback(os.close, descriptor)
+        poll = select.poll()
+        for descriptor in left:
+            poll.register(descriptor, select.POLLIN)
+        yield
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while left:
+            ended = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            assert ended, (
+                f"still there: {[Path(f'/proc/{pid}/cmdline').read_text() for pid in left.values()]}"
+            )
+            for descriptor, _ in ended:
+                poll.unregister(descriptor)
+                del left[descriptor]
 
 
 def run_to_end(

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.support.examples import TrainedExample
 from tests.support.foreign import COLUMNS, classifier_onnx, write_mlflow, write_plain
 from tests.support.plain_http import http
 from tests.support.upstream import feature_service
-from tests.toolkit.command import MANIFEST, Command, predict, run_to_end
+from tests.toolkit.command import MANIFEST, Command, predict, run_to_end, seeing_ended
 
 
 def commands(group: Any, *above: str) -> Iterator[str]:
@@ -71,6 +72,25 @@ def test_serve_takes_a_directory_of_versions(penguins: TrainedExample, state: Pa
         row = penguins.holdout("v1")[0]
         assert predict(command.wait_for_url(), row["features"])["version"] == "v1"
         assert command.interrupt(signal.SIGTERM) == 143
+
+
+def test_a_terminal_that_goes_takes_everything_along(penguins: TrainedExample, state: Path) -> None:
+    """SIGHUP, which a window sends that is closed, ends like Ctrl-C: without process or file left."""
+    with Command("serve", str(penguins.bundle("v1")), "--port", "0", state=state) as command:
+        command.wait_for_url()
+        with seeing_ended(command.serving_pid()):
+            assert command.interrupt(signal.SIGHUP) == 129
+    assert list(state.iterdir()) == []
+
+
+def test_the_server_ends_with_a_command_that_is_killed(penguins: TrainedExample, state: Path) -> None:
+    """`kill -9` lets nobody clean up: the serving process notices by itself, before it is ready and after."""
+    arguments = ("serve", str(penguins.bundle("v1")), "--port", "0")
+    for words in ("proving v1", "v1 serves at"):
+        with Command(*arguments, state=state) as command:
+            command.wait_for(words)
+            with seeing_ended(command.serving_pid()):
+                assert command.interrupt(signal.SIGKILL) == -signal.SIGKILL
 
 
 def test_serve_takes_a_plain_onnx_directory(state: Path, tmp_path: Path) -> None:
@@ -471,6 +491,32 @@ def test_kubectl_can_complete_it(words: tuple[str, ...], found: list[str], direc
     *lines, last = done.stdout.splitlines()
     assert [line.partition("\t")[0] for line in lines] == found
     assert last == directive
+
+
+@pytest.mark.parametrize(
+    "kubectl",
+    [
+        None,
+        "echo refused >&2; exit 1",
+        "echo churn v1; exit 1",
+        "echo churn v1; echo $$ > pids; sleep 1000 & echo $! >> pids; wait",
+    ],
+    ids=["no kubectl", "refuses", "breaks off", "hangs"],
+)
+def test_a_cluster_that_does_not_answer_is_not_waited_for(kubectl: str | None, tmp_path: Path) -> None:
+    """No names, no word, and no process left: neither kubectl nor what it has started to log in."""
+    own = tmp_path / "kubectl"
+    if kubectl is not None:
+        own.write_text(f"#!/bin/sh\ncd {tmp_path}\n{kubectl}\n")
+        own.chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin" if kubectl is not None else str(tmp_path)
+    for words in (("status", ""), ("promote", "churn", ""), ("retry", "churn", "--version", "")):
+        done = complete_as_kubectl(*words, PATH=path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, ":0\n", "")
+    pids = tmp_path / "pids"
+    for pid in pids.read_text().split() if pids.exists() else ():
+        with suppress(ProcessLookupError), seeing_ended(int(pid)):
+            pass
 
 
 def test_a_completion_that_cannot_be_told_is_silent(tmp_path: Path) -> None:

@@ -70,6 +70,11 @@ def test_package_writes_a_bundle(pipeline: str, file: str, data: Path, tmp_path:
         (("train:fit", "--data", "{data}/narrow.csv"), 1, "the data has no columns ['plan']"),
         (("train:fit", "--data", "{data}/train.csv", "--version", "production"), 1, "is no version's name"),
         (("train:nothing", "--data", "{data}/train.csv"), 2, "has no attribute 'nothing'"),
+        (
+            ("features:right", "--data", "{data}/train.csv"),
+            1,
+            "name a fitted pipeline, or a function without",
+        ),
     ],
 )
 def test_what_cannot_be_packaged_is_one_clear_error(

@@ -26,6 +26,7 @@ from sklearn.svm import LinearSVC
 
 import greenroom
 from greenroom.packaging import export as export_module
+from greenroom.packaging.hostile import UNSEEN
 from greenroom_runtime.contract.bundle import Bundle, GoldenSample
 from greenroom_runtime.models.failures import VersionError
 from greenroom_runtime.models.session import ModelSession
@@ -326,6 +327,19 @@ def test_a_sensitive_column_leaves_no_value_in_the_signature(
     assert features["age"].minimum is not None
     both = package(pipeline, frame, tmp_path, version="v2", sensitive=["plan"], refuse_unseen=["plan"])
     assert read_bundle(both).signature.features[2].categories == ("basic", "plus", "é ü")
+
+
+@pytest.mark.parametrize("encoder", [OneHotEncoder(), OneHotEncoder(handle_unknown="ignore")])
+def test_a_refusal_shows_no_value_of_a_sensitive_column(
+    encoder: Any, frame: pd.DataFrame, labels: pd.Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where the export differs nor where the pipeline raises, in words that have the value."""
+    monkeypatch.setattr(export_module, "_spell_missing", lambda _graph: None)
+    pipeline = make_pipeline(columns(encoder), LogisticRegression()).fit(frame, labels)
+    with pytest.raises(greenroom.PackagingError, match=r'"plan": "\(sensitive\)"') as refused:
+        package(pipeline, frame, tmp_path, sensitive=["plan"])
+    texts = [*frame["plan"].dropna().unique(), "unseen", *UNSEEN[-4:]]
+    assert not any(text in str(refused.value).replace("unseen categor", "") for text in texts)
 
 
 def test_how_many_rows_may_share_a_run_is_recorded(

@@ -206,6 +206,8 @@ def test_explain_prints_a_table(tmp_path: Path) -> None:
             ("promote", "penguins", "v2", "--file", "{garbage}.json"),
             "holds 0 ModelDeployments named penguins",
         ),
+        (("promote", "penguins", "production", "--file", "{plain}"), "is an alias: name the version itself"),
+        (("promote", "penguins", "../v2", "--file", "{plain}"), "'../v2' is no version"),
     ],
 )
 def test_what_cannot_be_planned_is_one_clear_line(

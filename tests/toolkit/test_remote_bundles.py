@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import obstore
 import pytest
 
@@ -89,6 +90,26 @@ def test_a_pipeline_is_packaged_into_a_store(s3: S3Server, tmp_path: Path) -> No
     assert (other.returncode, other.stdout) == (1, "")
     assert "is there already with other bytes" in other.stderr
     assert json.loads(run_to_end("verify", f"{SOURCE}/v3/", "-o", "json").stdout)["verified"] is True
+
+
+def test_a_version_is_published_to_google_cloud_storage(server: S3Server, tmp_path: Path) -> None:
+    """Its protocol for objects is S3's but for who asks, so that a bucket for anybody shows it."""
+    anybody = {"x-amz-acl": "public-read-write"}
+    assert httpx2.put(f"{server.url}/anybodys", headers=anybody).status_code == 200
+    bundle = write_classifier(tmp_path, "v3")
+    environment = {"STORAGE_EMULATOR_HOST": server.url}
+
+    def publish() -> bytes:
+        place = Publication.open("gs://anybodys/churn", "v3", overwrite=False, environment=environment)
+        return place.publish(bundle)
+
+    assert publish() == (bundle / "bundle.json").read_bytes()
+    assert publish() == (bundle / "bundle.json").read_bytes()
+    done = run_to_end("verify", "gs://anybodys/churn/v3", environment=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    edit_manifest(bundle, name="other")
+    with pytest.raises(VersionExistsError, match="is there already with other bytes"):
+        publish()
 
 
 def test_a_version_is_overwritten_only_when_told(s3: S3Server, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from greenroom_runtime.contract.config import RuntimeConfig, ShadowConfig
 from greenroom_runtime.contract.shadow import ShadowReport
 from tests.support.examples import TrainedExample
 from tests.support.plain_http import http
-from tests.toolkit.command import MANIFEST, PATIENCE_SECONDS, Command, children, predict
+from tests.toolkit.command import MANIFEST, PATIENCE_SECONDS, Command, children, predict, seeing_ended
 
 GATE = (
     '{minDuration: 0s, minRequests: 400, maxDisagreementPercent: "20", maxErrorPercent: "1", '
@@ -54,6 +54,11 @@ def compared(report: ShadowReport) -> int:
     return report.process.counts.compared if report.process else 0
 
 
+def disagreed(report: ShadowReport) -> int:
+    """Return how many of them differed."""
+    return report.process.counts.disagreed if report.process else 0
+
+
 def connect(url: str, reports: str, features: dict[str, Any]) -> None:
     """Ask until an answer has been compared.
 
@@ -85,7 +90,9 @@ def test_run_compares_a_shadow(penguins: TrainedExample, manifest: Path, state: 
         connect(url, reports, rows[disagree.index(False)])
         for number, features in enumerate(rows):
             assert predict(url, features, user_id=f"user-{number}")["version"] == "v1"
-        told = wait_for_report(reports, lambda report: compared(report) > len(rows)).process
+        told = wait_for_report(
+            reports, lambda report: compared(report) > len(rows) and disagreed(report) >= 6 * sum(disagree)
+        ).process
         assert told is not None
         assert (told.counts.disagreed, told.counts.failed) == (6 * sum(disagree), 0)
         assert "answered otherwise, proven to be below 20 %" in command.wait_for("the shadow v2 has passed")
@@ -151,6 +158,20 @@ def test_run_lives_with_a_shadow_that_dies(penguins: TrainedExample, manifest: P
         assert predict(url, features)["version"] == "v1"
         command.wait_for("the shadow v2: ")
         assert serving in command.children()
+
+
+def test_no_process_outlives_a_run_that_is_killed(
+    penguins: TrainedExample, manifest: Path, state: Path
+) -> None:
+    """After `kill -9` the server ends, the shadow's supervisor, and the process below that."""
+    ask_for(manifest, "{version: v2}")
+    arguments = ("run", str(manifest), "--source", str(penguins.source), "--port", "0")
+    with Command(*arguments, state=state) as command:
+        command.wait_for_url()
+        wait_ready(command, "v2")
+        serving, supervisor = command.children()
+        with seeing_ended(serving, supervisor, *children(supervisor)):
+            assert command.interrupt(signal.SIGKILL) == -signal.SIGKILL
 
 
 def test_a_rollout_waits_for_its_shadow(penguins: TrainedExample, manifest: Path, state: Path) -> None:

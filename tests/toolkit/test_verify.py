@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -15,14 +16,16 @@ import pytest
 
 import greenroom
 from examples.skew import train as skew
+from greenroom.sensitive import HIDDEN
 from greenroom.verification import Outcome, Part, SubjectError, Verification
 from greenroom.verification.diagnose import diagnose
 from greenroom.verification.junit import to_junit
-from greenroom.verification.report import HIDDEN, Check, Finding
+from greenroom.verification.report import Check, Finding
 from greenroom.verification.subject import load
-from tests.support.bundles import edit_manifest, write_classifier
+from tests.support.bundles import edit_manifest, endless_graph, write_classifier, write_regressor
 from tests.support.examples import EXAMPLES
 from tests.support.foreign import classifier_onnx, write_plain
+from tests.toolkit.command import PATIENCE_SECONDS, Command, seeing_ended
 
 SKEW = EXAMPLES / "skew"
 
@@ -213,6 +216,19 @@ def test_a_graph_that_does_not_load_fails_its_proof(tmp_path: Path) -> None:
     assert "NotLoadable" in found.failed[0].message or "InvalidBundle" in found.failed[0].message
 
 
+def test_a_proof_that_takes_too_long_is_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C ends a model that computes for ever, and the command with 130, and not minutes later."""
+    bundle = write_regressor(tmp_path, "v1")
+    with_graph(bundle, endless_graph())
+    with Command("verify", str(bundle), state=tmp_path) as command:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not command.children():
+            assert time.monotonic() < deadline, command.lines
+            time.sleep(0.05)
+        with seeing_ended(*command.children()):
+            assert command.interrupt() == 130
+
+
 def test_values_of_sensitive_features_are_not_shown(source: Path, tmp_path: Path) -> None:
     """A CI's log is read by many: neither rows nor preprocessed values of a bundle with such features."""
     bundle = shutil.copytree(source / "v1", tmp_path / "v1")
@@ -226,6 +242,14 @@ def test_values_of_sensitive_features_are_not_shown(source: Path, tmp_path: Path
         assert check.features["income"] == HIDDEN
         assert check.features["age"] != HIDDEN
         assert {finding.expected for finding in check.findings} == {HIDDEN}
+
+    def raises(frame: Any) -> Any:
+        raise ValueError(frame["income"].tolist())
+
+    with pytest.raises(SubjectError, match=r"rows: ValueError \(sensitive\)"):
+        greenroom.verify(bundle, against=raises)
+    with pytest.raises(SubjectError, match=r"rows: ValueError \(sensitive\)"):
+        greenroom.verify(bundle, preprocessing=raises)
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,21 @@ _SECONDS = 30.0
 
 def ask_url(url: str) -> Ask:
     """Return how to ask a server at a URL; CommandError for what is no URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise CommandError(f"{url!r} is no http:// or https:// URL")
+    try:
+        parts = urlsplit(url)
+        host, port = str(parts.hostname or ""), parts.port
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        host = ""
+    if not host or parts.scheme not in ("http", "https"):
+        raise CommandError(
+            f"{url!r} is no http:// or https:// URL, and no ModelDeployment's name: write one such as "
+            "http://127.0.0.1:8080"
+        )
 
     def ask(method: str, path: str, body: bytes | None) -> Reply:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         try:
-            connection = kind(str(parts.hostname), parts.port, timeout=_SECONDS)
+            connection = kind(host, port, timeout=_SECONDS)
             connection.request(
                 method, parts.path.rstrip("/") + path, body, {"Content-Type": "application/json"}
             )

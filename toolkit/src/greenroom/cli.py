@@ -1,7 +1,9 @@
 """The entry point of the command ``greenroom``: what must work before anything else is imported."""
 
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from greenroom.errors import CommandError
 
@@ -18,6 +20,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows no arrow gets a question mark
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # else somebody, such as nohup, has other plans
+            signal.signal(number, _leave)
     as_plugin = Path(sys.argv[0]).name == _PLUGIN
     try:
         from greenroom.commands import app  # noqa: PLC0415 typer may not be installed
@@ -34,6 +39,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us is gone; there is nobody left to tell
         raise SystemExit(1) from None
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does, so that no process and no temporary file is left behind."""
+    raise SystemExit(128 + number)
 
 
 def _end(message: str, *, code: int) -> None:

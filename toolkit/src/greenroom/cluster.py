@@ -7,18 +7,22 @@ beside it.
 
 import http.client
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 from greenroom.errors import CommandError
-from greenroom_operator.kinds import KINDS, MODEL_DEPLOYMENT, POD
+from greenroom_operator.kinds import KINDS, MODEL_DEPLOYMENT, POD, Kind
 from greenroom_runtime.contract import names
 
 _ANSWER_SECONDS: Final = 20.0
@@ -81,10 +85,17 @@ class Cluster:
 
     def __enter__(self) -> Self:
         """Start the proxy and wait until it serves; ClusterError says what kubectl complains of."""
+        try:
+            self._start()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def _start(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="greenroom-"))
         path = self._directory / "kubectl.sock"
         if len(str(path).encode()) > _PATH_BYTES:
-            self._close()
             raise ClusterError(f"{path} is too long for a socket: set TMPDIR to a shorter directory")
         self._process = subprocess.Popen(
             [*self._kubectl, "proxy", f"--unix-socket={path}"],
@@ -96,9 +107,7 @@ class Cluster:
         )
         if not (self._process.stdout and self._process.stdout.readline()):  # it says where it serves
             _, told = self._process.communicate()
-            self._close()
             raise ClusterError(f"kubectl cannot be used: {told.strip().removeprefix('error: ')}")
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -126,9 +135,13 @@ class Cluster:
             self._namespace = told.stdout.strip() or "default"
         return self._namespace
 
+    def _place(self, kind: Kind, name: str = "", subresource: str = "") -> str:
+        """Return a path in the namespace; what a person has mistyped stays one part of it."""
+        return kind.path(quote(self.namespace, safe=""), quote(name, safe=":"), subresource)
+
     def get_deployment(self, name: str) -> dict[str, Any]:
         """Return a ModelDeployment; ClusterError where there is none, or no such right."""
-        reply = self._ask("GET", MODEL_DEPLOYMENT.path(self.namespace, name))
+        reply = self._ask("GET", self._place(MODEL_DEPLOYMENT, name))
         if reply.status == http.HTTPStatus.NOT_FOUND:
             raise ClusterError(
                 f"there is no ModelDeployment {name} in the namespace {self.namespace}, or no Greenroom in "
@@ -139,27 +152,27 @@ class Cluster:
 
     def patch_deployment(self, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
         """Merge a change into a ModelDeployment and return it; ClusterError where it is refused."""
-        path = MODEL_DEPLOYMENT.path(self.namespace, name) + "?fieldManager=greenroom-command"
+        path = self._place(MODEL_DEPLOYMENT, name) + "?fieldManager=greenroom-command"
         body = json.dumps(patch).encode()
         return self._object(self._ask("PATCH", path, body=body, headers={"Content-Type": _MERGE}))
 
     def get_config_map(self, name: str) -> dict[str, Any]:
         """Return a ConfigMap; ClusterError where there is none, or no such right."""
-        return self._object(self._ask("GET", KINDS["ConfigMap"].path(self.namespace, name)))
+        return self._object(self._ask("GET", self._place(KINDS["ConfigMap"], name)))
 
     def list_pods(self, deployment: str) -> list[dict[str, Any]]:
         """Return a ModelDeployment's pods, by name."""
-        path = f"{POD.path(self.namespace)}?labelSelector={names.LABEL_DEPLOYMENT}%3D{deployment}"
+        path = f"{self._place(POD)}?labelSelector={names.LABEL_DEPLOYMENT}%3D{quote(deployment, safe='')}"
         pods: list[dict[str, Any]] = self._object(self._ask("GET", path))["items"]
         return sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
 
     def ask_pod(self, pod: str, *, port: int, path: str) -> Reply:
         """Ask a pod through the API server; that needs the right to get ``pods/proxy``."""
-        return self._ask("GET", POD.path(self.namespace, f"{pod}:{port}", "proxy") + path)
+        return self._ask("GET", self._place(POD, f"{pod}:{port}", "proxy") + path)
 
     def ask_service(self, service: str, *, method: str, path: str, body: bytes | None = None) -> Reply:
         """Ask a Service's port ``http`` through the API server; that needs a right on ``services/proxy``."""
-        place = KINDS["Service"].path(self.namespace, f"{service}:http", "proxy") + path
+        place = self._place(KINDS["Service"], f"{service}:http", "proxy") + path
         return self._ask(method, place, body=body, headers={"Content-Type": "application/json"})
 
     def _object(self, reply: Reply) -> dict[str, Any]:
@@ -191,6 +204,37 @@ class Cluster:
                 f"the API server does not answer ({_short(reply.body)}): does `kubectl get pods` work?"
             )
         return reply
+
+
+def peek(arguments: Sequence[str], *, context: str | None, namespace: str | None, seconds: float) -> str:
+    """Return what ``kubectl get`` prints of ModelDeployments; empty where it fails or takes longer.
+
+    For whoever completes a word: it asks nobody for a password, and no process of it is left.
+    """
+    options = {"--context": context, "--namespace": namespace}
+    given = [f"{name}={value}" for name, value in options.items() if value]
+    try:
+        process = subprocess.Popen(
+            ["kubectl", "get", MODEL_DEPLOYMENT.resource, *arguments, *given],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # what it starts to log in ends with it, and finds no terminal to ask
+        )
+    except OSError:
+        return ""
+    with process:
+        try:
+            told, _ = process.communicate(timeout=seconds)
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return ""
+            raise
+        return told if process.returncode == 0 else ""
 
 
 def complaint(reply: Reply) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from greenroom.errors import CommandError
-from greenroom.local.manifest import read_manifest
+from greenroom.local.manifest import find_version_problem, read_manifest
 from greenroom_operator.api.modeldeployment import KIND
 
 
@@ -35,7 +35,12 @@ class FileChange:
 
 
 def set_version(path: Path, version: str, *, name: str) -> FileChange:
-    """Return the change of ``spec.version`` of the ModelDeployment of this name; CommandError without one."""
+    """Return the change of ``spec.version`` of the ModelDeployment of this name.
+
+    CommandError where there is none, or a cluster would refuse the version.
+    """
+    if problem := find_version_problem(version):
+        raise CommandError(problem)
     try:
         text = read_manifest(path).decode()
         nodes = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None]

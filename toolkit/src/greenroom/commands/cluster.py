@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import typer
 
+from greenroom.commands.completing import complete_version
 from greenroom.commands.options import Context, Name, Namespace, Output
 from greenroom.errors import CommandError
 from greenroom.output import OutputFormat, open_console, show
@@ -22,7 +23,12 @@ _ACKNOWLEDGED_SECONDS = 30.0
 _ARGO = ("argocd.argoproj.io/tracking-id", "argocd.argoproj.io/instance")
 
 Version = Annotated[
-    str | None, typer.Option("--version", help="The version; without it the one that is being rolled out.")
+    str | None,
+    typer.Option(
+        "--version",
+        help="The version; without it the one that is being rolled out.",
+        autocompletion=complete_version,
+    ),
 ]
 Apply = Annotated[bool, typer.Option("--apply", help="Make the change in the cluster, with your own rights.")]
 File = Annotated[
@@ -182,7 +188,11 @@ def promote(
     name: Name,
     version: Annotated[
         str | None,
-        typer.Argument(help="The version; without it the one that is rolled out.", metavar="VERSION"),
+        typer.Argument(
+            help="The version; without it the one that is rolled out.",
+            metavar="VERSION",
+            autocompletion=complete_version,
+        ),
     ] = None,
     *,
     file: File = None,
@@ -202,7 +212,11 @@ def rollback(
     name: Name,
     version: Annotated[
         str | None,
-        typer.Argument(help="The version; without it the one before production.", metavar="VERSION"),
+        typer.Argument(
+            help="The version; without it the one before production.",
+            metavar="VERSION",
+            autocompletion=complete_version,
+        ),
     ] = None,
     *,
     file: File = None,

@@ -77,9 +77,7 @@ def package(
     from greenroom.packaging import package as write_bundle  # noqa: PLC0415
     from greenroom.packaging.data import read_frame, split_target  # noqa: PLC0415
 
-    fitted = _load(pipeline)
-    if callable(fitted) and not hasattr(fitted, "predict"):
-        fitted = fitted()
+    fitted = _load_fitted(pipeline)
 
     def write(directory: Path) -> Path:
         with doing(f"packaging {name} {version}") as say:
@@ -107,6 +105,25 @@ def package(
     except PackagingError as error:
         raise CommandError(str(error)) from error
     show(told, output, table=lambda: _summarize(told))
+
+
+def _load_fitted(place: str) -> Any:
+    """Return the pipeline that is named, or that the function returns that is named."""
+    found = _load(place)
+    if not callable(found) or hasattr(found, "predict"):
+        return found
+    from traceback import extract_tb  # noqa: PLC0415
+
+    from greenroom.errors import CommandError  # noqa: PLC0415
+
+    try:
+        return found()
+    except Exception as error:
+        last = extract_tb(error.__traceback__)[-1]
+        raise CommandError(
+            f"{place} raises {type(error).__name__}: {error} ({last.filename}, line {last.lineno}): name a "
+            "fitted pipeline, or a function without arguments that returns one"
+        ) from error
 
 
 def _write(write: Callable[[Path], Path], to: str, *, version: str, overwrite: bool) -> dict[str, Any]:

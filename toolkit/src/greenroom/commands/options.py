@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from greenroom.commands.completing import complete_name
 from greenroom.errors import CommandError
 from greenroom.output import OutputFormat
 
@@ -16,7 +17,9 @@ Namespace = Annotated[
 Context = Annotated[
     str | None, typer.Option("--context", help="Context of the kubeconfig; the current one without.")
 ]
-Name = Annotated[str, typer.Argument(help="A ModelDeployment's name.", metavar="NAME")]
+Name = Annotated[
+    str, typer.Argument(help="A ModelDeployment's name.", metavar="NAME", autocompletion=complete_name)
+]
 Attributes = Annotated[
     list[str],
     typer.Option(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from greenroom.commands.completing import complete_name
 from greenroom.commands.options import Attributes, Context, Namespace, Output, read_attributes
 from greenroom.errors import CommandError
 from greenroom.output import OutputFormat, show, spell, tabulate
@@ -61,6 +62,7 @@ def explain(
         typer.Argument(
             help="A ModelDeployment's YAML, a flags.json, or the name of a ModelDeployment in the cluster.",
             metavar="FILE|NAME",
+            autocompletion=complete_name,
         ),
     ],
     *,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from greenroom.commands.completing import complete_name
 from greenroom.commands.options import Attributes, Context, Namespace, Output, read_attributes
 from greenroom.errors import CommandError
 from greenroom.output import OutputFormat, show, tabulate
@@ -25,6 +26,7 @@ def predict(
         typer.Argument(
             help="A URL, or a ModelDeployment's name in the cluster, asked through the API server.",
             metavar="URL|NAME",
+            autocompletion=complete_name,
         ),
     ],
     features: Annotated[
@@ -50,7 +52,7 @@ def predict(
     """
     from greenroom.asking import ask_url  # noqa: PLC0415
 
-    if "://" in target:
+    if ":" in target:  # no name has one
         answer = _predict(ask_url(target), features, body, user, attribute)
     else:
         from greenroom.cluster import Cluster  # noqa: PLC0415

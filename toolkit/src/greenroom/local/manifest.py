@@ -139,13 +139,8 @@ def _rules(deployment: ModelDeployment) -> list[str]:
             f"metadata.name: {name!r} should be at most {NAME_MAX_LENGTH} lower-case letters, digits "
             "and '-', beginning with a letter, such as churn"
         )
-    if spec.version in (names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS):
-        problems.append(f"spec.version: {spec.version} is an alias: name the version itself, such as v2")
-    elif not _VERSION.fullmatch(spec.version):
-        problems.append(
-            f"spec.version: {spec.version!r} is no version: it is the name of a directory under source.uri, "
-            "of lower-case letters, digits, '-' and '.', such as v2 or 2026.11.3"
-        )
+    if problem := find_version_problem(spec.version):
+        problems.append(f"spec.version: {problem}")
     for place, text in (("progressDeadline", spec.progress_deadline), ("drain", spec.drain)):
         try:
             parse_duration(text)
@@ -159,6 +154,18 @@ def _rules(deployment: ModelDeployment) -> list[str]:
     if spec.features is not None:
         problems += [f"spec.features{problem}" for problem in _feature_rules(spec.features)]
     return problems or _build_rules(deployment)
+
+
+def find_version_problem(version: str) -> str:
+    """Return why a cluster would not take this for a version's name, empty where it would."""
+    if version in (names.ALIAS_PRODUCTION, names.ALIAS_PREVIOUS):
+        return f"{version} is an alias: name the version itself, such as v2"
+    if not _VERSION.fullmatch(version) or len(version) > names.VERSION_MAX_LENGTH:
+        return (
+            f"{version!r} is no version: it is the name of a directory under source.uri, "
+            "of lower-case letters, digits, '-' and '.', such as v2 or 2026.11.3"
+        )
+    return ""
 
 
 def _rollout_rules(rollout: Rollout) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any, Final, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from greenroom.local import tied
 from greenroom.local.errors import LocalError
 from greenroom_runtime.contract import names
 from greenroom_runtime.contract.bundle import BUNDLE_FILE, Value
@@ -27,8 +28,6 @@ from greenroom_runtime.contract.shadow import ShadowReport
 HOST = "127.0.0.1"
 POD = "local"
 _ANSWER_SECONDS = 2.0
-_STOP_SECONDS = 20.0
-"""Longer than the prediction log may take to hand over its last records."""
 _LAST_LINES = 15
 _PACKAGES = (
     "aiohttp",
@@ -51,7 +50,7 @@ Report = TypeVar("Report", bound=BaseModel)
 
 
 class LocalProcess:
-    """One process: in a terminal group of its own, so that Ctrl-C reaches us alone."""
+    """One process: in a terminal group of its own, so that Ctrl-C reaches us alone; it ends when we do."""
 
     def __init__(self, output: Path) -> None:
         self.output = output
@@ -71,21 +70,25 @@ class LocalProcess:
             return []
 
     def stop(self) -> None:
-        """End the process: politely, then not."""
-        if self._process is None or self._process.poll() is not None:
+        """End the process, if it has not ended: politely, then not."""
+        if self._process is None:
             return
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            self._process.kill()
-            self._process.wait()
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(tied.END_SECONDS)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                self._process.kill()
+                self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def _run(self, command: Sequence[str], *, environment: Mapping[str, str]) -> None:
+        self.stop()
         with self.output.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", tied.__name__, *command],
+                stdin=subprocess.PIPE,  # its end tells of ours
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

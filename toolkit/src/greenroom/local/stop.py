@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as something that a loop looks at, so that it ends between two steps and cleans up."""
+"""Ctrl-C, SIGTERM and SIGHUP as what a loop looks at, so that it ends between two steps and cleans up."""
 
 import signal
 import threading
@@ -6,13 +6,15 @@ from types import FrameType
 
 
 class StopSignal:
-    """Set by the first SIGINT or SIGTERM; a second SIGINT interrupts at once."""
+    """Set by the first SIGINT, SIGTERM or SIGHUP; a second SIGINT interrupts at once."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._number = 0
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it is to outlive its terminal
+            signal.signal(signal.SIGHUP, self._stop)
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         self._number = number

@@ -15,6 +15,7 @@ from greenroom.packaging.errors import Difference, ExportError, PackagingError, 
 from greenroom.packaging.export import Export
 from greenroom.packaging.frame import to_frame, to_tensors
 from greenroom.packaging.hostile import HostileRow
+from greenroom.sensitive import public_row, spell_error
 from greenroom_runtime.contract.bundle import Feature, Parity, Value
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -88,12 +89,13 @@ def _refusal(
             pipeline.predict(to_frame([row.features], like, features))
         except Exception as own:  # noqa: BLE001 whatever the pipeline raises is its refusal
             return (
-                f"the training pipeline itself refuses a row of kind {row.kind!r}: {own}\n"
-                f"  {_show(row.features)}\nThe exported graph would answer it all the same. "
+                f"the training pipeline itself refuses a row of kind {row.kind!r}: "
+                f"{spell_error(own, features)}\n  {_show(row.features, features)}\n"
+                "The exported graph would answer it all the same. "
                 "Let the pipeline take such rows: OneHotEncoder(handle_unknown='ignore') for unseen "
                 "categories, a SimpleImputer for nulls."
             )
-    return f"the training pipeline fails on hostile rows: {error}"
+    return f"the training pipeline fails on hostile rows: {spell_error(error, features)}"
 
 
 def ask_graph(export: Export, rows: Sequence[HostileRow], features: Sequence[Feature]) -> Answers:
@@ -181,7 +183,7 @@ def refuse(
     lines = [summary, f"differing rows by kind: {by_kind}"]
     lines += [
         f"  expected {item.expected!r}, found {item.found!r}, score error {item.error:.3g} "
-        f"({item.kind}): {_show(item.features)}"
+        f"({item.kind}): {_show(item.features, features)}"
         for item in _distinct(differences)[:SHOWN]
     ]
     lines += [f"another arithmetic failed: {failure}" for failure in dict.fromkeys(failures)]
@@ -192,7 +194,7 @@ def refuse(
 
 def _distinct(differences: Sequence[Difference]) -> list[Difference]:
     """Return the first difference of each row: hostile rows repeat where the frame does."""
-    return list({_show(item.features): item for item in reversed(differences)}.values())[::-1]
+    return list({json.dumps(item.features): item for item in reversed(differences)}.values())[::-1]
 
 
 def _remedy(kinds: Counter[str], narrow: Sequence[str]) -> str:
@@ -217,8 +219,8 @@ def _remedy(kinds: Counter[str], narrow: Sequence[str]) -> str:
     )
 
 
-def _show(features: dict[str, Value]) -> str:
-    return json.dumps(features, ensure_ascii=False)
+def _show(row: dict[str, Value], features: Sequence[Feature]) -> str:
+    return json.dumps(public_row(row, features), ensure_ascii=False)
 
 
 def plain(value: Any) -> Value:

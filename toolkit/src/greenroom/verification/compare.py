@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from greenroom.verification.report import HIDDEN, Check, Finding, Outcome, Part
+from greenroom.sensitive import HIDDEN, public_row
+from greenroom.verification.report import Check, Finding, Outcome, Part
 from greenroom_runtime.contract.bundle import Bundle, GoldenSample, Value
 from greenroom_runtime.models.verification import DEFAULT_TOLERANCE, agree
 
@@ -62,14 +63,9 @@ class Judge:
             name=name,
             outcome=Outcome.FAILED if findings else Outcome.PASSED,
             message=message,
-            features=self.public(row) if findings else {},
+            features=public_row(row, self.bundle.signature.features) if findings else {},
             findings=findings[:MAX_FINDINGS],
         )
-
-    def public(self, row: Mapping[str, Value]) -> dict[str, Value]:
-        """Return a row without the values of sensitive features."""
-        sensitive = {feature.name for feature in self.bundle.signature.features if feature.sensitive}
-        return {name: HIDDEN if name in sensitive else value for name, value in row.items()}
 
     def findings(self, expected: Answer, found: Answer) -> tuple[Finding, ...]:
         """Return every value that differs."""

@@ -1,17 +1,16 @@
 """A bundle from an object store or a web server, on this machine for as long as it is looked at."""
 
-import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from greenroom.stores import RemoteVersion, explain, local_path, split_version
 from greenroom.verification.errors import UnverifiableError
+from greenroom.verification.running import run_async
 from greenroom_runtime.contract.bundle import BUNDLE_FILE, GOLDEN_FILE, MODEL_FILE
 from greenroom_runtime.models.failures import (
     ChangedInSourceError,
@@ -45,19 +44,8 @@ def fetched(
         raise UnverifiableError(f"{place} cannot be read: {explain(error, uri=str(place))}") from error
     with tempfile.TemporaryDirectory(prefix="greenroom-") as copies:
         copy = _Copy(source=source, remote=remote, to=Path(copies) / remote.version, say=say)
-        _run(copy.fetch())
+        run_async(copy.fetch())
         yield copy.to
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run it to its end, also in a notebook, which has a loop of its own in this thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(work)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, work).result()
 
 
 @dataclass(frozen=True, kw_only=True)

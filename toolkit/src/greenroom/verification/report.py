@@ -9,9 +9,6 @@ from typing import Any
 
 from greenroom_runtime.contract.bundle import Value
 
-HIDDEN = "(sensitive)"
-"""What stands in a report, which is a log of somebody's, for the value of a sensitive feature."""
-
 
 class Outcome(StrEnum):
     """How a check ended."""

@@ -1,13 +1,12 @@
 """Whether a bundle is whole, and whether a pod would take it."""
 
-import asyncio
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from greenroom.verification.errors import UnverifiableError
 from greenroom.verification.report import Check, Finding, Outcome, Part
+from greenroom.verification.running import run_async
 from greenroom_runtime.contract.bundle import BUNDLE_FILE, Bundle
 from greenroom_runtime.contract.config import Proof
 from greenroom_runtime.contract.report import FailureReason
@@ -73,8 +72,7 @@ def prove_apart(place: Path, bundle: Bundle, raw: bytes) -> tuple[Check, Failure
     """Prove it in a process of its own, which alone dies of a crash; return why it is refused."""
     stored = StoredBundle(version=bundle.version, path=place.resolve(), digest=digest_of(raw), bundle=bundle)
     try:
-        with ThreadPoolExecutor(1) as pool:  # a notebook has a loop of its own in this thread
-            pool.submit(lambda: asyncio.run(prove(stored, proof=Proof(), beside_production=False))).result()
+        run_async(prove(stored, proof=Proof(), beside_production=False))
     except VersionError as error:
         failure = error.failure
         shown = (

@@ -16,6 +16,7 @@ from greenroom.packaging.errors import ExportError
 from greenroom.packaging.export import steps_of
 from greenroom.packaging.frame import Row
 from greenroom.packaging.parity import plain
+from greenroom.sensitive import spell_error
 from greenroom.verification.compare import Answer
 from greenroom.verification.errors import SubjectError
 from greenroom_runtime.contract.bundle import Bundle, Feature, Value
@@ -88,25 +89,35 @@ class Subject:
                 "that takes a DataFrame"
             )
         frame = frame_of(rows, self.bundle.signature.features, null=null)
-        given = _call(self.own, frame)
+        given = self._call(self.own, frame)
         predictions, scores = given if isinstance(given, tuple) and len(given) == 2 else (given, None)  # noqa: PLR2004
         predictions = np.asarray(predictions)
         if predictions.ndim == 2 and predictions.shape[1] > 1 and scores is None:  # noqa: PLR2004
             predictions, scores = None, predictions
         return self._answers(len(rows), predictions, scores, None)
 
+    def _call(self, function: Callable[..., Any], frame: pd.DataFrame) -> Any:
+        try:
+            return function(frame)
+        except Exception as error:
+            raise SubjectError(
+                f"the code raises on the golden samples' rows: "
+                f"{spell_error(error, self.bundle.signature.features)}: a version must answer every row that "
+                "its door lets in"
+            ) from error
+
     def _ask_estimator(self, rows: Sequence[Row], *, null: Any, dtype: Any) -> list[Answer]:
         frame = frame_of(rows, self.bundle.signature.features, null=null)
         if (fitted := getattr(self.own, "feature_names_in_", None)) is not None:
             frame = frame[[name for name in fitted if name in frame.columns]]
-        predictions = _call(self.own.predict, frame)
+        predictions = self._call(self.own.predict, frame)
         classes = self.bundle.signature.outputs.classes
         scores = None
         if classes is not None and is_classifier(self.own) and hasattr(self.own, "predict_proba"):
-            scores = self._in_order(_call(self.own.predict_proba, frame), classes)
+            scores = self._in_order(self._call(self.own.predict_proba, frame), classes)
         preprocessed = None
         if dtype is not None and len(steps_of(self.own)) > 1:
-            preprocessed = matrix_of(_call(self.own[:-1].transform, frame), dtype)
+            preprocessed = matrix_of(self._call(self.own[:-1].transform, frame), dtype)
         return self._answers(len(rows), np.asarray(predictions), scores, preprocessed)
 
     def _in_order(self, scores: Any, classes: Sequence[Value]) -> Any:
@@ -144,16 +155,6 @@ def _spell(label: Value, *, like: Value) -> Value:
     if isinstance(label, bool) and isinstance(like, int) and not isinstance(like, bool):
         return int(label)
     return label
-
-
-def _call(function: Callable[..., Any], frame: pd.DataFrame) -> Any:
-    try:
-        return function(frame)
-    except Exception as error:
-        raise SubjectError(
-            f"the code raises on the golden samples' rows: {type(error).__name__}: {error}: a version must "
-            "answer every row that its door lets in"
-        ) from error
 
 
 def matrix_of(values: Any, dtype: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from greenroom.sensitive import public_row, spell_error
 from greenroom.verification.compare import Answer, Judge
 from greenroom.verification.diagnose import diagnose
 from greenroom.verification.errors import SubjectError, UnverifiableError
@@ -77,7 +78,7 @@ class Verifier:
             (answer,) = self.session.predict([row])
             preprocessed = None if self.dtype is None else self.session.preprocess([row])[0]
         except Exception as error:  # noqa: BLE001 onnxruntime's own errors have no common base
-            return Answer(prediction=f"an error: {error}")
+            return Answer(prediction=f"an error: {spell_error(error, self._features)}")
         return Answer(
             prediction=answer.prediction, probabilities=answer.probabilities, preprocessed=preprocessed
         )
@@ -119,9 +120,8 @@ class Verifier:
             try:
                 values = function(frame)
             except Exception as error:
-                raise SubjectError(
-                    f"the preprocessing raises on the golden samples' rows: {type(error).__name__}: {error}"
-                ) from error
+                told = spell_error(error, self._features)
+                raise SubjectError(f"the preprocessing raises on the golden samples' rows: {told}") from error
             matrix = matrix_of(values, self.dtype)
             if matrix.ndim != 2 or len(matrix) != len(rows):  # noqa: PLR2004
                 raise SubjectError(
@@ -178,7 +178,7 @@ class Verifier:
             name=name,
             outcome=Outcome.FAILED,
             message=message,
-            features=self.judge.public(rows[at]),
+            features=public_row(rows[at], self._features),
             findings=findings,
         )
 
