@@ -359,6 +359,8 @@ def test_run_keeps_the_last_good_yaml(penguins: TrainedExample, manifest: Path, 
     """Each kind of bad edit gets one clear line; the last good manifest stays in force."""
     bad = {
         MANIFEST + "foo: [": "line",
+        "[" * 5000: "nested too deeply",
+        MANIFEST + "  since: 2026-13-01\n": "not YAML: month must be in 1..12",
         MANIFEST.replace("version: v1 ", "verison: v1 "): "spec.version: Field required",
         MANIFEST.replace("replicas: 2", "replicaz: 2"): "spec.replicaz: no such field",
         MANIFEST.replace("version: v1 ", "version: production "): "is an alias",

@@ -265,7 +265,9 @@ def test_a_version_that_looks_like_a_number_is_quoted(tmp_path: Path) -> None:
     assert "version: '2026.10'  # production" in change.after
 
 
-@pytest.mark.parametrize("text", ["a: [", "kind: ModelDeployment\nmetadata: {name: churn}\nspec: []\n"])
+@pytest.mark.parametrize(
+    "text", ["a: [", "[" * 5000, "kind: ModelDeployment\nmetadata: {name: churn}\nspec: []\n"]
+)
 def test_a_file_without_a_version_is_refused(text: str, tmp_path: Path) -> None:
     """It is named, with what it lacks."""
     with pytest.raises(CommandError, match=r"churn\.yaml"):

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from greenroom.asking import predict, read_features
+from greenroom.cluster import Reply
+from greenroom.errors import CommandError
 from tests.support.bundles import CLASSIFIER_ROWS, write_classifier
 from tests.support.plain_http import http
 from tests.support.predictions import prediction_log, record, refused, shadowed
@@ -57,6 +60,20 @@ def test_predict_takes_json_from_a_file_or_a_pipe(serving: ServingProcess, tmp_p
     piped = subprocess.run(command, input=json.dumps(row), capture_output=True, text=True, check=False)
     assert piped.returncode == 1
     assert "  age: mistyped, expected float64, found string" in piped.stderr
+
+
+@pytest.mark.parametrize("body", [b'{"properties": []}', b"[1]", b"null"])
+def test_what_answers_and_is_no_model_is_told(body: bytes) -> None:
+    """Whatever else serves at a URL is named as such, not traced."""
+
+    def ask(_method: str, _path: str, _body: bytes | None) -> Reply:
+        return Reply(status=200, headers={}, body=body)
+
+    with pytest.raises(CommandError, match="not as Greenroom's runtime does"):
+        predict(ask, {"features": read_features(["age=1"], ask)})
+    if not body.startswith(b"{"):
+        with pytest.raises(CommandError, match="not as Greenroom's runtime does"):
+            predict(ask, {"features": {}})
 
 
 @pytest.mark.parametrize(
@@ -130,6 +147,8 @@ def test_the_log_is_asked_by_sql(log: Path) -> None:
     ]
     sql = "SELECT avg((features->>'age')::DOUBLE) AS age, max(probabilities['yes']) AS yes FROM predictions"
     assert ask(f"{sql} WHERE status = 200", "--from", str(log)) == [{"age": 41.5, "yes": 0.75}]
+    sql = "SELECT 'inf'::DOUBLE AS x, 'nan'::DOUBLE AS x, 1 AS x_1"
+    assert ask(sql, "--from", str(log)) == [{"x": "inf", "x_1": None, "x_1_1": 1}]
     table = run_to_end("logs", "query", "--from", str(log))
     assert table.stdout.splitlines()[0].split()[:4] == ["model", "version", "role", "status"]
 

@@ -308,6 +308,8 @@ def test_what_cannot_be_loaded_is_told(
         (lambda frame: frame.head(3)["age"], "give one for each"),
         (lambda _: 1, "give one for each"),
         (lambda frame: [None] * len(frame), "cannot be served"),
+        (lambda frame: frame, "the probabilities are no matrix of numbers"),
+        (lambda frame: (frame["age"], frame["age"]), "give one for each class"),
     ],
 )
 def test_code_that_does_not_answer_is_told(answer: Any, message: str, source: Path) -> None:

@@ -13,6 +13,7 @@ from greenroom_runtime.contract import names
 Ask = Callable[[str, str, bytes | None], Reply]
 """Method, path and body to a reply."""
 _SECONDS = 30.0
+_NOT_OURS = "it answers, and not as Greenroom's runtime does: name the URL that serves the model"
 
 
 def ask_url(url: str) -> Ask:
@@ -54,7 +55,10 @@ def read_features(given: Sequence[str], ask: Ask) -> dict[str, Any]:
     if not given:
         return {}
     schema = _reply(ask("GET", "/schema", None)).json()
-    known = schema["properties"]["features"].get("properties", {})
+    try:
+        known = dict(schema["properties"]["features"].get("properties", {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CommandError(_NOT_OURS) from error
     features = {}
     for pair in given:
         name, equals, text = pair.partition("=")
@@ -80,7 +84,9 @@ def _typed(text: str, schema: Mapping[str, Any]) -> Any:
 def predict(ask: Ask, request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the answer, and why this version made it; CommandError with what the server complains of."""
     reply = _reply(ask("POST", "/predict", json.dumps(request).encode()))
-    answer: dict[str, Any] = reply.json()
+    answer = reply.json()
+    if not isinstance(answer, dict):
+        raise CommandError(_NOT_OURS)
     told = {"reason": names.HEADER_REASON, "feature_source": names.HEADER_FEATURE_SOURCE}
     return {**answer, **{key: reply.headers.get(header.lower(), "") for key, header in told.items()}}
 

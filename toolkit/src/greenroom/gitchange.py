@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from greenroom.errors import CommandError
-from greenroom.local.manifest import find_version_problem, read_manifest
+from greenroom.local.manifest import NOT_YAML, find_version_problem, read_manifest
 from greenroom_operator.api.modeldeployment import KIND
 
 
@@ -44,7 +44,7 @@ def set_version(path: Path, version: str, *, name: str) -> FileChange:
     try:
         text = read_manifest(path).decode()
         nodes = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NOT_YAML as error:
         raise CommandError(f"{path} is not YAML: {error}") from error
     found = [
         node for node in nodes if _text(node, "kind") == KIND and _text(node, "metadata", "name") == name

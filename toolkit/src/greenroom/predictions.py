@@ -1,8 +1,9 @@
 """SQL over the prediction log: segments of a directory or an object store, in DuckDB."""
 
+import math
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -93,9 +94,22 @@ def query(sql: str, *, source: str, period: Period, environment: Mapping[str, st
             )
             cursor = connection.execute(sql)
             described = cursor.description or []
-            return Table(columns=[column[0] for column in described], rows=cursor.fetchall())
+            columns_found = _unique([str(column[0]) for column in described])
+            return Table(columns=columns_found, rows=cursor.fetchall())
         except duckdb.Error as error:
             raise CommandError(f"the query fails: {error}") from error
+
+
+def _unique(names_found: Sequence[str]) -> list[str]:
+    """Return names that differ, by a number behind those that come again: a join has some twice."""
+    unique: list[str] = []
+    for name in names_found:
+        told, number = name, 0
+        while told in unique:
+            number += 1
+            told = f"{name}_{number}"
+        unique.append(told)
+    return unique
 
 
 def _bounds(period: Period) -> str:
@@ -165,8 +179,10 @@ def _download(uri: str, to: Path, *, period: Period, environment: Mapping[str, s
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)  # JSON has neither
     if isinstance(value, bool | int | float | str) or value is None:
-        return value if value == value else None  # noqa: PLR0124 JSON has no NaN
+        return value
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -48,6 +48,8 @@ from greenroom_runtime.contract import names
 from greenroom_runtime.contract.flags import FlagDocumentError
 
 MAX_BYTES = 1024 * 1024
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: ValueError for a date such as 2026-13-01, RecursionError for a thousand brackets."""
 _NAME = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 _RATIO = re.compile(r"[0-9]{1,3}([.][0-9]{1,3})?")
 _VERSION = re.compile(names.VERSION_PATTERN)
@@ -77,7 +79,7 @@ def parse_manifest(content: bytes, *, path: Path) -> ModelDeployment:
     """Return the one ModelDeployment of a YAML file; ManifestError names the field and the remedy."""
     try:
         documents = [document for document in yaml.safe_load_all(content) if document is not None]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NOT_YAML as error:
         raise ManifestError(f"{path}: {_where(error)}") from error
     found = [
         document for document in documents if isinstance(document, dict) and document.get("kind") == KIND
@@ -89,10 +91,12 @@ def parse_manifest(content: bytes, *, path: Path) -> ModelDeployment:
     return _validate(found[0], path=path)
 
 
-def _where(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+def _where(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    if isinstance(error, RecursionError):
+        return "not YAML of a ModelDeployment: it is nested too deeply"
     return f"not YAML: {error}"
 
 

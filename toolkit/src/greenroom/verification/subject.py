@@ -131,12 +131,16 @@ class Subject:
         for what, given in (("predictions", predictions), ("probabilities", scores)):
             if given is not None and (np.ndim(given) == 0 or len(given) != rows):
                 raise SubjectError(f"it gives {np.shape(given)} {what} for {rows} rows: give one for each")
+        if scores is not None:
+            scores = matrix_of(scores, "float64", what="probabilities")
+            if scores.ndim != 2:  # noqa: PLR2004 a matrix
+                raise SubjectError(f"it gives {scores.shape} probabilities: give one for each class")
         outputs = self.bundle.signature.outputs
         like = outputs.classes[0] if outputs.classes else None
         return [
             Answer(
                 prediction=... if predictions is None else _label(predictions[at], like),
-                probabilities=None if scores is None else [float(one) for one in np.asarray(scores)[at]],
+                probabilities=None if scores is None else scores[at].tolist(),
                 preprocessed=None if preprocessed is None else preprocessed[at],
             )
             for at in range(rows)
@@ -157,13 +161,15 @@ def _spell(label: Value, *, like: Value) -> Value:
     return label
 
 
-def matrix_of(values: Any, dtype: Any) -> Any:
-    """Return preprocessed features as a matrix of the graph's type."""
+def matrix_of(values: Any, dtype: Any, *, what: str = "preprocessed features") -> Any:
+    """Return what somebody's code gives as a matrix of a type, the graph's own."""
     values = values.toarray() if hasattr(values, "toarray") else values
     try:
         return np.asarray(values).astype(dtype)
     except (TypeError, ValueError) as error:
-        raise SubjectError(f"the preprocessed features are no matrix of numbers: {error}") from error
+        raise SubjectError(
+            f"the {what} are no matrix of numbers: give a row of numbers for each row"
+        ) from error
 
 
 def frame_of(rows: Sequence[Row], features: Sequence[Feature], *, null: Any) -> pd.DataFrame:
