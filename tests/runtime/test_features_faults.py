@@ -164,8 +164,8 @@ async def test_a_slow_redis_is_left_alone_with_its_connections(proxy: FaultProxy
 async def test_connections_that_take_longer_than_a_request_can_wait_are_made(url: str) -> None:
     """A server far away, or a handshake: the first request goes on without, and the next one has it."""
     with redis_server(password="right") as server, fault_proxy(server.port) as proxy:
-        proxy.delay_seconds = 1.0
-        layer = {**impatient(proxy.port), "timeout_seconds": 1.9}
+        proxy.delay_seconds = 0.4
+        layer = {**impatient(proxy.port), "timeout_seconds": 0.7}
         async with feature_cache(redis=layer, compute=url, environment={PASSWORD: "right"}) as cache:
             await sources(cache, 1)
             store = cache.store

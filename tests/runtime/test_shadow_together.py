@@ -41,15 +41,12 @@ def test_each_answer_is_compared_once(pair: tuple[ServingProcess, ShadowPod]) ->
         serving.wait_ready("v1")
         pod.wait_state("v2", VersionState.READY)
         serving.wait_mirroring(ask=lambda: _ask(serving, 0))
-        before = pod.wait_received(serving.report().mirror.sent).counts  # type: ignore[union-attr]
+        before = pod.wait_received(_sent(serving)).counts
         for number in range(ROWS):
             _ask(serving, number)
-        sent = serving.wait_until(
-            lambda report: report.mirror is not None and report.mirror.pending == 0
-        ).mirror
-        assert sent is not None
-        counts = pod.wait_received(sent.sent).counts
-        assert counts.received == sent.sent
+        sent = _sent(serving)
+        counts = pod.wait_received(sent).counts
+        assert counts.received == sent
         assert counts.compared - before.compared == ROWS
         assert counts.disagreed == counts.compared
 
@@ -84,3 +81,12 @@ def _ask(serving: ServingProcess, number: int) -> None:
     answer = serving.predict(row, user_id=f"u{number}")
     assert answer.status_code == 200
     assert answer.json()["prediction"] == regress(row, 0.0)
+
+
+def _sent(serving: ServingProcess) -> int:
+    """Return how many frames have been sent, once none waits."""
+    mirror = serving.wait_until(
+        lambda report: report.mirror is not None and report.mirror.pending == 0
+    ).mirror
+    assert mirror is not None
+    return mirror.sent
