@@ -36,16 +36,20 @@ def namespace(kubectl: Kubectl, crd: str) -> str:
 
 
 @pytest.fixture
-def environment(api_server: ApiServer, tmp_path: Path) -> dict[str, str]:
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the directory that the commands take for temporary files."""
+    return tmp_path_factory.mktemp("t")  # short: the path of a socket may not be long
+
+
+@pytest.fixture
+def environment(api_server: ApiServer, state: Path) -> dict[str, str]:
     """Return an environment with the API server's kubectl and kubeconfig, and a place for temporary files."""
-    state = tmp_path / "state"
-    state.mkdir()
     path = f"{api_server.bin}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "KUBECONFIG": str(api_server.kubeconfig), "PATH": path, "TMPDIR": str(state)}
 
 
 @pytest.fixture
-def run(environment: dict[str, str], namespace: str, tmp_path: Path) -> Iterator[Run]:
+def run(environment: dict[str, str], namespace: str, state: Path) -> Iterator[Run]:
     """Return a function that runs `greenroom … --namespace …`; afterwards nothing is left behind."""
 
     def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -59,7 +63,7 @@ def run(environment: dict[str, str], namespace: str, tmp_path: Path) -> Iterator
         )
 
     yield run
-    assert list((tmp_path / "state").iterdir()) == []
+    assert list(state.iterdir()) == []
 
 
 @pytest.fixture
@@ -297,7 +301,7 @@ def test_flags_are_explained_as_the_cluster_has_them(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_watch_shows_each_change_until_it_is_ended(
-    number: int, environment: dict[str, str], kubectl: Kubectl, namespace: str, tmp_path: Path
+    number: int, environment: dict[str, str], kubectl: Kubectl, namespace: str, state: Path
 ) -> None:
     """In a pipe one document a change; Ctrl-C and the like end it, and kubectl's proxy with it."""
     apply(kubectl, namespace)
@@ -314,7 +318,7 @@ def test_watch_shows_each_change_until_it_is_ended(
         assert process.wait(60) == 128 + number
     assert len(children) == 1
     assert not Path(f"/proc/{children[0]}").exists()
-    assert list((tmp_path / "state").iterdir()) == []
+    assert list(state.iterdir()) == []
 
 
 def complete(environment: dict[str, str], *words: str) -> tuple[list[str], str]:

@@ -47,6 +47,18 @@ class Way:
         assert (answer.status_code, answer.json()["errors_total"]) == (200, 0)
         return [f"{answer.headers['X-Request-Id']}/{number}" for number in range(40)]
 
+    def ask_until_stuck(self) -> list[str]:
+        """Send requests, all answered, until frames wait and none leaves meanwhile; return their ids."""
+        asked: list[str] = []
+        while True:
+            asked += self.ask_much()
+            before = self.accounts()
+            asked += self.ask(20)
+            after = self.accounts()
+            if after.pending and after.sent == before.sent:
+                return asked
+            assert len(asked) < 10_000, after
+
     def accounts(self) -> MirrorReport:
         """Return the accounts, which always add up."""
         mirror = self.pod.report().mirror
@@ -142,7 +154,7 @@ def test_a_reader_that_hangs_fills_a_bounded_queue(either: Way) -> None:
         either.ask_until_mirrored(reader)
         before = either.settled()
         reader.stop()
-        asked: list[str] = []
+        asked = either.ask_until_stuck()
         while (hung := either.accounts()).dropped == before.dropped:
             asked += either.ask_much()
             assert len(asked) < 10_000, hung
@@ -318,12 +330,10 @@ def test_at_the_end_a_reader_that_hangs_is_not_waited_for(tmp_path: Path) -> Non
     """What it does not take in time counts as dropped."""
     with way(tmp_path, "unix") as ending, FrameReader(ending.address) as reader:
         ending.ask_until_mirrored(reader)
-        before = ending.settled()
         reader.stop()
-        # The queue is full then, and holds more than the socket can still take.
-        while (full := ending.accounts()).dropped == before.dropped:
-            ending.ask_much()
+        ending.ask_until_stuck()
+        dropped = ending.accounts().dropped
         assert ending.pod.stop() == 0
         last = ending.pod.wait_for_log("mirror")
-        assert last["dropped"] > full.dropped
+        assert last["dropped"] > dropped
         assert last["offered"] == last["sent"] + last["dropped"]

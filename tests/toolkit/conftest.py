@@ -27,8 +27,6 @@ def manifest(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the directory that the commands take for temporary files."""
-    path = tmp_path / "state"
-    path.mkdir()
-    return path
+    return tmp_path_factory.mktemp("t")  # short: the path of a socket may not be long
