@@ -88,12 +88,3 @@ def _ask(serving: ServingProcess, number: int) -> None:
     answer = serving.predict(row, user_id=f"u{number}")
     assert answer.status_code == 200
     assert answer.json()["prediction"] == regress(row, 0.0)
-
-
-def _sent(serving: ServingProcess) -> int:
-    """Return how many frames have been sent, once none waits."""
-    mirror = serving.wait_until(
-        lambda report: report.mirror is not None and report.mirror.pending == 0
-    ).mirror
-    assert mirror is not None
-    return mirror.sent
