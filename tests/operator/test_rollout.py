@@ -585,6 +585,32 @@ def test_git_promotes_a_rollout_in_the_middle() -> None:
     assert (rolled.flags.production, rolled.routed, rolled.state) == ("v3", None, "Promoted")
 
 
+@pytest.mark.parametrize(
+    ("rollout", "more", "less"),
+    [
+        ({"percent": 50}, {"percent": 60}, {"percent": 10}),
+        ({"steps": STEPS}, {"steps": [{"percent": 30}]}, {"steps": [{"percent": "0.5"}]}),
+    ],
+)
+def test_what_is_refused_as_production_is_given_to_nobody_more(
+    rollout: dict[str, Any], more: dict[str, Any], less: dict[str, Any]
+) -> None:
+    """A pod cannot hold the rollout's version any more: its promotion is refused, only a lower share counts."""
+    rolled = stage(**rollout)
+    share = rolled.share
+    rolled.pods["churn-b"] = {"v3"}
+    rolled.edit(version="v3")
+    assert rolled.status.promotion is not None
+    assert rolled.status.promotion.state == "Refused"
+    assert rolled.share == share
+
+    rolled.edit(rollout={"version": "v3"} | more).wait(60)
+    assert rolled.share == share
+
+    rolled.edit(rollout={"version": "v3"} | less)
+    assert 0 < rolled.share < share
+
+
 def test_taking_the_rollout_out_gives_everybody_production() -> None:
     """Without spec.rollout nobody is routed, the version makes room, and status forgets it."""
     rolled = stage(percent=50).edit(rollout=None)

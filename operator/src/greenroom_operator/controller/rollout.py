@@ -351,12 +351,15 @@ def _fail(progress: Progress, verdict: GateVerdict) -> Progress:
 def _choose_share(scene: _Scene, progress: Progress) -> int:
     """Return the share in hundredths of a percent that users should have now."""
     spec = scene.spec
-    if spec.version == scene.world.target:
-        return progress.hundredths  # it is being promoted, which changes nothing for its users
+    promoted = spec.version == scene.world.target
+    if promoted and scene.promoted.active:
+        return progress.hundredths  # which changes nothing for its users
     if spec.steps is not None:
-        return _climb(scene, progress, spec.steps)
-    wanted = to_hundredths(spec.percent or 0)
-    return min(wanted, progress.hundredths) if _is_paused(scene, progress) else wanted
+        share, may_rise = _climb(scene, progress, spec.steps), not promoted
+    else:
+        share, may_rise = to_hundredths(spec.percent or 0), not (promoted or _is_paused(scene, progress))
+    # What was refused as production is given to nobody more, and a person may take it from those who have it.
+    return share if may_rise else min(share, progress.hundredths)
 
 
 def _climb(scene: _Scene, progress: Progress, steps: Sequence[RolloutStep]) -> int:
