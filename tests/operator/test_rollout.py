@@ -595,7 +595,7 @@ def test_git_promotes_a_rollout_in_the_middle() -> None:
 def test_what_is_refused_as_production_is_given_to_nobody_more(
     rollout: dict[str, Any], more: dict[str, Any], less: dict[str, Any]
 ) -> None:
-    """A pod cannot hold the rollout's version any more: its promotion is refused, only a lower share counts."""
+    """A pod cannot hold the version any more, so its promotion is refused: only a lower share counts."""
     rolled = stage(**rollout)
     share = rolled.share
     rolled.pods["churn-b"] = {"v3"}
