@@ -315,7 +315,10 @@ def test_watch_shows_each_change_until_it_is_ended(
         kubectl("patch", "md", "churn", "-n", namespace, "--type=merge", '-p={"spec": {"version": "v2"}}')
         assert json.loads(_document(process.stdout))["spec"]["version"] == "v2"
         process.send_signal(number)
-        assert process.wait(60) == 128 + number
+        try:
+            assert process.wait(60) == 128 + number
+        finally:
+            process.kill()  # else it would be waited for, for ever
     assert len(children) == 1
     assert not Path(f"/proc/{children[0]}").exists()
     assert list(state.iterdir()) == []
