@@ -69,13 +69,7 @@ class Penguins:
 
     def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait for something to be true of the ModelDeployment; return it as it then was."""
-        deadline = time.monotonic() + PATIENCE
-        while not holds(found := self.found):
-            if time.monotonic() > deadline:
-                message = f"not seen in {PATIENCE:g} s; status: {json.dumps(found.get('status'), indent=1)}"
-                raise TimeoutError(message)
-            time.sleep(0.1)
-        return found
+        return _until(lambda: self.found, holds, told=lambda found: json.dumps(found.get("status"), indent=1))
 
     def until_promoted(self, version: str) -> dict[str, Any]:
         """Wait until every pod answers with a version, and the operator says so."""
@@ -179,15 +173,19 @@ class Penguins:
         return rollout
 
     def _routes_nobody(self, reports: dict[str, PodReport]) -> bool:
-        flags, pods = self.flags, {pod["metadata"]["name"] for pod in self.pods()}
+        flags = self.flags
         obeyed = all(report.revision == flags.revision for report in reports.values())
-        return flags.rollout is None and reports.keys() == pods and obeyed
+        return flags.rollout is None and reports.keys() == self.pod_names() and obeyed
 
     def pods(self) -> list[dict[str, Any]]:
         """Return the serving pods that are not on their way out."""
         selector = f"greenroom.dev/deployment={NAME},{names.LABEL_COMPONENT}!={names.COMPONENT_SHADOW}"
         found = self._reader.get(f"/api/v1/namespaces/{self.namespace}/pods", labelSelector=selector)
         return [pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
+
+    def pod_names(self) -> set[str]:
+        """Return the names of these pods."""
+        return {pod["metadata"]["name"] for pod in self.pods()}
 
     def lives(self) -> dict[str, tuple[str, int]]:
         """Return each pod's uid and count of restarts by its name: equal before and after means untouched."""
@@ -225,11 +223,13 @@ def _example(spec: dict[str, Any]) -> Any:
     return patched(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")), {"spec": spec})
 
 
-def _until(look: Callable[[], _Seen], holds: Callable[[_Seen], bool]) -> _Seen:
+def _until(
+    look: Callable[[], _Seen], holds: Callable[[_Seen], bool], *, told: Callable[[_Seen], object] = repr
+) -> _Seen:
     deadline = time.monotonic() + PATIENCE
     while not holds(seen := look()):
         if time.monotonic() > deadline:
-            message = f"not in {PATIENCE:g} s; seen last: {seen}"
+            message = f"not in {PATIENCE:g} s; seen last: {told(seen)}"
             raise TimeoutError(message)
         time.sleep(0.1)
     return seen

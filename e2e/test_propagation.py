@@ -77,7 +77,7 @@ def _answer_differently(penguins: Penguins, traffic: Traffic, new: FlagStore) ->
 
 def _wait_for_all(penguins: Penguins, flags: FlagStore) -> None:
     """Wait until every pod obeys, the silent ones included, and holds all versions that it may answer by."""
-    pods = {pod["metadata"]["name"] for pod in penguins.pods()}
+    pods = penguins.pod_names()
     penguins.until_reported(
         lambda found: (
             found.keys() == pods

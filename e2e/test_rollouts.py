@@ -245,7 +245,7 @@ def _until_recorded(penguins: Penguins, count: int) -> list[dict[str, Any]]:
     """Return what pods have written on their own disks, once it is as much as was answered."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        names = [pod["metadata"]["name"] for pod in penguins.pods()]
+        names = penguins.pod_names()
         records = [record for name in names for record in _read_log(penguins, name)]
         if len(records) >= count or time.monotonic() > deadline:
             assert len(records) >= count
